@@ -1,0 +1,32 @@
+// Package deps pins modules while the packages that use them are written.
+package deps
+
+import (
+	_ "github.com/google/go-cmp/cmp"
+	_ "github.com/google/uuid"
+	_ "github.com/spf13/cobra"
+	_ "github.com/vmware/go-vmware-nsxt"
+	_ "github.com/vmware/govmomi"
+	_ "github.com/vmware/govmomi/find"
+	_ "github.com/vmware/govmomi/simulator"
+	_ "github.com/vmware/govmomi/vapi/simulator"
+	_ "github.com/vmware/govmomi/vapi/tags"
+	_ "go.uber.org/goleak"
+	_ "go4.org/netipx"
+	_ "golang.org/x/sync/errgroup"
+	_ "golang.org/x/time/rate"
+	_ "k8s.io/api/core/v1"
+	_ "k8s.io/client-go/kubernetes/fake"
+	_ "k8s.io/cloud-provider/app"
+	_ "k8s.io/cloud-provider/names"
+	_ "k8s.io/cloud-provider/options"
+	_ "k8s.io/component-base/cli"
+	_ "k8s.io/component-base/metrics/prometheus/clientgo"
+	_ "k8s.io/component-base/metrics/prometheus/version"
+	_ "k8s.io/component-base/metrics/testutil"
+	_ "k8s.io/controller-manager/app"
+	_ "k8s.io/utils/clock/testing"
+	_ "pgregory.net/rapid"
+	_ "go.yaml.in/yaml/v3"
+	_ "sigs.k8s.io/yaml"
+)
