@@ -1,0 +1,171 @@
+package dataplane
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Config is the full desired state of a Plane. What it does not name does not exist.
+type Config struct {
+	// VirtualServers in the order in which Status reports them. Ids are unique.
+	VirtualServers []VirtualServer
+}
+
+// Protocol of a virtual server, as in LbVirtualServer.ip_protocol: one of the two, never both.
+type Protocol string
+
+// Protocols.
+const (
+	TCP Protocol = "TCP"
+	UDP Protocol = "UDP"
+)
+
+// VirtualServer is one address and protocol with its ports, and the pool that serves them.
+type VirtualServer struct {
+	ID       string
+	Address  netip.Addr
+	Protocol Protocol
+	Ports    []PortMap
+	// Pool may be shared: virtual servers whose pools have the same ID share its members, their health and
+	// their counters, and must give equal contents. Nil: every connection is reset, every datagram dropped.
+	Pool *Pool
+	// Persistence by source address, shared by all ports of the virtual server; nil: none.
+	Persistence *Persistence
+	// Access by client address; nil: everybody.
+	Access *Access
+	// MaxConnections (TCP connections or UDP flows) at once; further ones are reset or dropped. 0: no limit.
+	MaxConnections int
+	// MaxConnectionRate is the limit of new connections or flows a second. 0: no limit.
+	MaxConnectionRate int
+	// IdleTimeout after which a connection is reset or a flow forgotten. 0: NSX's defaults, 1800 s for TCP
+	// (LbFastTcpProfile) and 300 s for UDP (LbFastUdpProfile).
+	IdleTimeout time.Duration
+	// Disabled: no listeners; the state is DISABLED.
+	Disabled bool
+}
+
+// PortMap is a port of a virtual server and the port of the members that serves it (the position-wise pair of
+// LbVirtualServer.ports and default_pool_member_ports).
+type PortMap struct {
+	Listen uint16
+	// Member is used for members that have no port of their own; 0: the Listen port.
+	Member uint16
+}
+
+// Persistence ties a client's address to a member, as LbSourceIpPersistenceProfile does.
+type Persistence struct {
+	// Timeout after the client's last connection began or ended. 0: 300 s.
+	Timeout time.Duration
+}
+
+// Access lets clients in or keeps them out by address, as access_list_control does.
+type Access struct {
+	Action AccessAction
+	// Prefixes the action applies to; all other clients get the opposite.
+	Prefixes []netip.Prefix
+}
+
+// AccessAction is what happens to the clients that an Access names.
+type AccessAction string
+
+// Access actions.
+const (
+	Allow AccessAction = "ALLOW"
+	Drop  AccessAction = "DROP"
+)
+
+// Algorithm by which a pool distributes new connections and flows. The names are those of LbPool.algorithm.
+type Algorithm = string
+
+// Algorithms. The empty Algorithm is ROUND_ROBIN.
+const (
+	RoundRobin              Algorithm = "ROUND_ROBIN"
+	WeightedRoundRobin      Algorithm = "WEIGHTED_ROUND_ROBIN"
+	LeastConnection         Algorithm = "LEAST_CONNECTION"
+	WeightedLeastConnection Algorithm = "WEIGHTED_LEAST_CONNECTION"
+	IPHash                  Algorithm = "IP_HASH"
+)
+
+// SNAT says with which source address members see a client.
+type SNAT string
+
+// SNAT modes. The empty SNAT is AutoMap.
+const (
+	// AutoMap: the load balancer's own address, Options.SNATAddress.
+	AutoMap SNAT = "AutoMap"
+	// Transparent: the client's address, with a port of the load balancer's. Where the host cannot send from
+	// the client's address the connection is made as with AutoMap, and the pool's status says so.
+	Transparent SNAT = "Transparent"
+)
+
+// Pool is a set of members and the way to check and use them.
+type Pool struct {
+	ID        string
+	Algorithm Algorithm
+	Members   []Member
+	// Monitors must all succeed for a member to be UP; a pool without monitors takes its members as UP.
+	Monitors []Monitor
+	SNAT     SNAT
+	// MinActiveMembers is the number of primary members that must be UP; with fewer, backup members serve,
+	// if any is UP. 0: 1.
+	MinActiveMembers int
+}
+
+// AdminState is what the administrator wants of a member.
+type AdminState string
+
+// Admin states. The empty AdminState is ENABLED.
+const (
+	Enabled          AdminState = "ENABLED"
+	Disabled         AdminState = "DISABLED"
+	GracefulDisabled AdminState = "GRACEFUL_DISABLED"
+)
+
+// Member is a server of a pool. Address and Port together identify it within the pool.
+type Member struct {
+	Address netip.Addr
+	// Port of the member; 0: the member port of the virtual server's PortMap.
+	Port       uint16
+	Weight     int // for the weighted algorithms; 0: 1
+	AdminState AdminState
+	// Backup members serve only while fewer than MinActiveMembers primary ones are UP.
+	Backup bool
+}
+
+// MonitorType says how a monitor probes. The names are NSX's, without the "Lb...Monitor" around them.
+type MonitorType = string
+
+// Monitor types.
+const (
+	MonitorHTTP  MonitorType = "HTTP"
+	MonitorHTTPS MonitorType = "HTTPS" // certificates are not verified: NSX's default, server_auth IGNORE
+	MonitorTCP   MonitorType = "TCP"   // succeeds on connect
+	MonitorUDP   MonitorType = "UDP"   // sends Send and expects an answer that contains Receive
+	// MonitorICMP is not probed, as ICMP needs privileges: it succeeds, and the member's status says so.
+	MonitorICMP MonitorType = "ICMP"
+)
+
+// Monitor is an active health check. Zero values stand for the defaults of NSX.
+type Monitor struct {
+	ID   string // unique in its pool
+	Type MonitorType
+	// Port to probe; 0: the member's own port, else the member port of the first port of the first virtual
+	// server in the Config that uses the pool.
+	Port     uint16
+	Interval time.Duration // from the start of a probe to the start of the next; 0: 5 s
+	Timeout  time.Duration // of one probe; 0: 15 s
+	Fall     int           // failures in a row that make a member DOWN; 0: 3
+	Rise     int           // successes in a row that make a member UP again; 0: 3
+
+	// HTTP and HTTPS. Redirects are not followed.
+	Method       string            // "": GET
+	URL          string            // path and query; "": "/"
+	Headers      map[string]string // "Host" sets the request's host
+	Body         string            // of the request
+	StatusCodes  []int             // that count as success; empty: 200
+	ResponseBody string            // that the response must contain, within its first 64 KiB; "": anything
+
+	// UDP.
+	Send    string
+	Receive string
+}
