@@ -1,0 +1,633 @@
+package nsx
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+)
+
+// VirtualServerRecord is a virtual server in the inventory: ours with its document, anybody else's with its address alone.
+type VirtualServerRecord struct {
+	// Owner is zero for a virtual server that is not ours.
+	Owner Owner
+	// VirtualServer but for LBService and Pool, which follow from the other records.
+	VirtualServer VirtualServer
+	PoolID        string
+	// Doc is the backend's document, opaque to everybody else; nil for foreign virtual servers.
+	Doc []byte
+}
+
+// PoolRecord is a pool that the controller made.
+type PoolRecord struct {
+	// Owner is zero for a pool that the cluster shares.
+	Owner     Owner
+	ID        string
+	Pool      Pool
+	MonitorID string
+	Doc       []byte
+}
+
+// MonitorRecord is a monitor that the controller made.
+type MonitorRecord struct {
+	// Owner is zero for a monitor that the cluster shares.
+	Owner   Owner
+	ID      string
+	Monitor Monitor
+	Doc     []byte
+}
+
+// LBServiceRecord is a load-balancer service that the cluster uses.
+type LBServiceRecord struct {
+	ID string
+	// Keys by which classes name it.
+	Keys []string
+	// Ours: made by the controller for this cluster, and deleted by it when empty.
+	Ours bool
+	// VirtualServers attached to it, anybody's.
+	VirtualServers []string
+	// Capacity is how many virtual servers it takes; 0 when NSX did not say.
+	Capacity int
+	Doc      []byte
+}
+
+// Mark is a moment in the inventory's history: see Begin.
+type Mark uint64
+
+// Listing is what paged lists showed. A nil map means: not listed, keep what is known.
+type Listing struct {
+	VirtualServers map[string]VirtualServerRecord
+	Pools          map[string]PoolRecord
+	Monitors       map[string]MonitorRecord
+	LBServices     map[string]LBServiceRecord
+	IPPools        map[string]IPPool
+	// Allocations by IP pool id.
+	Allocations map[string][]netip.Addr
+}
+
+// Inventory is what this cluster owns in NSX and the use of its IP pools, in memory. Backends write it, as they read and
+// change NSX; everybody else reads. It is safe for concurrent use; what it returns is a copy that shares only documents,
+// which nobody changes.
+type Inventory struct {
+	mu     sync.RWMutex
+	seq    uint64
+	loaded bool
+
+	virtualServers table[VirtualServerRecord]
+	pools          table[PoolRecord]
+	monitors       table[MonitorRecord]
+	lbServices     table[LBServiceRecord]
+	ipPools        map[string]IPPool
+	// allocations by IP pool: the value tells whether our own ALLOCATE made it, as far as this process knows.
+	allocations map[string]*table[bool]
+	// refused addresses by virtual server: NSX said that the allocation is somebody else's.
+	refused map[string]netip.Addr
+	// reserved addresses: chosen for a Service that is being published, by Service UID.
+	reserved map[netip.Addr]string
+	// planned LB services by key: problems found while resolving, and services yet to be made.
+	rooms map[string]LBServiceRoom
+
+	// Indexes, kept with the tables.
+	services  map[string]*serviceIndex
+	addresses map[netip.Addr]*addressUse
+	attached  map[string]string // virtual server id -> LB service id
+	poolUsers map[string]map[string]bool
+}
+
+// serviceIndex is what a Service owns, by id.
+type serviceIndex struct {
+	owner                           Owner
+	virtualServers, pools, monitors map[string]bool
+}
+
+// NewInventory is an empty inventory, not loaded yet.
+func NewInventory() *Inventory {
+	inv := &Inventory{
+		virtualServers: newTable[VirtualServerRecord](),
+		pools:          newTable[PoolRecord](),
+		monitors:       newTable[MonitorRecord](),
+		lbServices:     newTable[LBServiceRecord](),
+		ipPools:        map[string]IPPool{},
+		allocations:    map[string]*table[bool]{},
+		refused:        map[string]netip.Addr{},
+		reserved:       map[netip.Addr]string{},
+		rooms:          map[string]LBServiceRoom{},
+	}
+	inv.reindex()
+	return inv
+}
+
+// Loaded tells whether a complete list has been read: until then nothing may be concluded from absence.
+func (inv *Inventory) Loaded() bool {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	return inv.loaded
+}
+
+// Begin marks the moment before a list is read. Writes of ours after it are kept when the list is merged.
+func (inv *Inventory) Begin() Mark {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	return Mark(inv.seq)
+}
+
+// Merge takes over what lists showed that were begun at the mark. complete says that the lists cover everything, so that
+// the inventory counts as loaded.
+func (inv *Inventory) Merge(m Mark, l Listing, complete bool) {
+	inv.mu.Lock()
+	defer inv.mu.Unlock()
+	seq := uint64(m)
+	if l.VirtualServers != nil {
+		inv.virtualServers.merge(seq, l.VirtualServers)
+	}
+	if l.Pools != nil {
+		inv.pools.merge(seq, l.Pools)
+	}
+	if l.Monitors != nil {
+		inv.monitors.merge(seq, l.Monitors)
+	}
+	if l.LBServices != nil {
+		inv.lbServices.merge(seq, l.LBServices)
+	}
+	if l.IPPools != nil {
+		inv.ipPools = maps.Clone(l.IPPools)
+	}
+	for pool, addrs := range l.Allocations {
+		t := inv.allocationsOf(pool)
+		listed := make(map[string]bool, len(addrs))
+		for _, a := range addrs {
+			id := unmap(a).String()
+			known, ok := t.get(id)
+			listed[id] = ok && known
+		}
+		t.merge(seq, listed)
+	}
+	for id := range inv.refused {
+		if _, ok := inv.virtualServers.get(id); !ok {
+			delete(inv.refused, id)
+		}
+	}
+	inv.loaded = inv.loaded || complete
+	inv.reindex()
+}
+
+func (inv *Inventory) allocationsOf(pool string) *table[bool] {
+	t := inv.allocations[pool]
+	if t == nil {
+		n := newTable[bool]()
+		t = &n
+		inv.allocations[pool] = t
+	}
+	return t
+}
+
+// reindex makes the indexes anew from the tables.
+func (inv *Inventory) reindex() {
+	inv.services = map[string]*serviceIndex{}
+	inv.addresses = map[netip.Addr]*addressUse{}
+	inv.attached = map[string]string{}
+	inv.poolUsers = map[string]map[string]bool{}
+	for id, r := range inv.virtualServers.rows {
+		inv.indexVirtualServer(id, r.value)
+	}
+	for id, r := range inv.pools.rows {
+		if r.value.Owner.UID != "" {
+			inv.service(r.value.Owner).pools[id] = true
+		}
+	}
+	for id, r := range inv.monitors.rows {
+		if r.value.Owner.UID != "" {
+			inv.service(r.value.Owner).monitors[id] = true
+		}
+	}
+	for id, r := range inv.lbServices.rows {
+		for _, vs := range r.value.VirtualServers {
+			inv.attached[vs] = id
+		}
+	}
+}
+
+func (inv *Inventory) service(o Owner) *serviceIndex {
+	s := inv.services[o.UID]
+	if s == nil {
+		s = &serviceIndex{o, map[string]bool{}, map[string]bool{}, map[string]bool{}}
+		inv.services[o.UID] = s
+	}
+	return s
+}
+
+func (inv *Inventory) indexVirtualServer(id string, r VirtualServerRecord) {
+	a := unmap(r.VirtualServer.Address)
+	if inv.addresses[a] == nil {
+		inv.addresses[a] = &addressUse{}
+	}
+	inv.addresses[a].add(id)
+	if r.Owner.UID == "" {
+		return
+	}
+	inv.service(r.Owner).virtualServers[id] = true
+	if r.PoolID != "" {
+		if inv.poolUsers[r.PoolID] == nil {
+			inv.poolUsers[r.PoolID] = map[string]bool{}
+		}
+		inv.poolUsers[r.PoolID][id] = true
+	}
+}
+
+func (inv *Inventory) unindexVirtualServer(id string) {
+	r, ok := inv.virtualServers.get(id)
+	if !ok {
+		return
+	}
+	a := unmap(r.VirtualServer.Address)
+	if u := inv.addresses[a]; u != nil {
+		u.remove(id)
+		if len(u.carriers) == 0 {
+			delete(inv.addresses, a)
+		}
+	}
+	delete(inv.poolUsers[r.PoolID], id)
+	if s := inv.services[r.Owner.UID]; s != nil {
+		delete(s.virtualServers, id)
+		inv.dropEmpty(r.Owner.UID)
+	}
+}
+
+func (inv *Inventory) dropEmpty(uid string) {
+	s := inv.services[uid]
+	if s != nil && len(s.virtualServers)+len(s.pools)+len(s.monitors) == 0 {
+		delete(inv.services, uid)
+	}
+}
+
+func (inv *Inventory) write(f func(seq uint64)) {
+	inv.mu.Lock()
+	defer inv.mu.Unlock()
+	inv.seq++
+	f(inv.seq)
+}
+
+// PutVirtualServer records a virtual server as NSX answered it.
+func (inv *Inventory) PutVirtualServer(r VirtualServerRecord) {
+	inv.write(func(seq uint64) {
+		id := r.VirtualServer.ID
+		inv.unindexVirtualServer(id)
+		inv.virtualServers.put(id, r, seq)
+		inv.indexVirtualServer(id, r)
+		if a, ok := inv.refused[id]; ok && a != unmap(r.VirtualServer.Address) {
+			delete(inv.refused, id)
+		}
+	})
+}
+
+// DeleteVirtualServer records that a virtual server is gone.
+func (inv *Inventory) DeleteVirtualServer(id string) {
+	inv.write(func(seq uint64) {
+		inv.unindexVirtualServer(id)
+		inv.virtualServers.remove(id, seq)
+		delete(inv.refused, id)
+	})
+}
+
+// PutPool records a pool of ours as NSX answered it.
+func (inv *Inventory) PutPool(r PoolRecord) {
+	inv.write(func(seq uint64) {
+		inv.pools.put(r.ID, r, seq)
+		if r.Owner.UID != "" {
+			inv.service(r.Owner).pools[r.ID] = true
+		}
+	})
+}
+
+// DeletePool records that a pool is gone.
+func (inv *Inventory) DeletePool(id string) {
+	inv.write(func(seq uint64) {
+		if r, ok := inv.pools.get(id); ok && r.Owner.UID != "" {
+			delete(inv.service(r.Owner).pools, id)
+			inv.dropEmpty(r.Owner.UID)
+		}
+		inv.pools.remove(id, seq)
+	})
+}
+
+// PutMonitor records a monitor of ours as NSX answered it.
+func (inv *Inventory) PutMonitor(r MonitorRecord) {
+	inv.write(func(seq uint64) {
+		inv.monitors.put(r.ID, r, seq)
+		if r.Owner.UID != "" {
+			inv.service(r.Owner).monitors[r.ID] = true
+		}
+	})
+}
+
+// DeleteMonitor records that a monitor is gone.
+func (inv *Inventory) DeleteMonitor(id string) {
+	inv.write(func(seq uint64) {
+		if r, ok := inv.monitors.get(id); ok && r.Owner.UID != "" {
+			delete(inv.service(r.Owner).monitors, id)
+			inv.dropEmpty(r.Owner.UID)
+		}
+		inv.monitors.remove(id, seq)
+	})
+}
+
+// PutLBService records a load-balancer service as NSX answered it.
+func (inv *Inventory) PutLBService(r LBServiceRecord) {
+	inv.write(func(seq uint64) {
+		if old, ok := inv.lbServices.get(r.ID); ok {
+			for _, vs := range old.VirtualServers {
+				if inv.attached[vs] == r.ID {
+					delete(inv.attached, vs)
+				}
+			}
+		}
+		inv.lbServices.put(r.ID, r, seq)
+		for _, vs := range r.VirtualServers {
+			inv.attached[vs] = r.ID
+		}
+	})
+}
+
+// DeleteLBService records that a load-balancer service is gone.
+func (inv *Inventory) DeleteLBService(id string) {
+	inv.write(func(seq uint64) {
+		if old, ok := inv.lbServices.get(id); ok {
+			for _, vs := range old.VirtualServers {
+				if inv.attached[vs] == id {
+					delete(inv.attached, vs)
+				}
+			}
+		}
+		inv.lbServices.remove(id, seq)
+	})
+}
+
+// SetRoom records what a class's name for a load-balancer service stands for when that is no service in the inventory:
+// one that is yet to be made, or a name that cannot be used and why.
+func (inv *Inventory) SetRoom(r LBServiceRoom) {
+	inv.write(func(uint64) { inv.rooms[r.Key] = r })
+}
+
+// SetAllocated records an allocation; ours says that our own ALLOCATE made it.
+func (inv *Inventory) SetAllocated(pool string, a netip.Addr, ours bool) {
+	inv.write(func(seq uint64) { inv.allocationsOf(pool).put(unmap(a).String(), ours, seq) })
+}
+
+// SetReleased records that an address is no longer allocated.
+func (inv *Inventory) SetReleased(pool string, a netip.Addr) {
+	inv.write(func(seq uint64) { inv.allocationsOf(pool).remove(unmap(a).String(), seq) })
+}
+
+// SetRefused records that the address of a virtual server turned out to be somebody else's allocation.
+func (inv *Inventory) SetRefused(virtualServer string, pool string, a netip.Addr) {
+	inv.write(func(seq uint64) {
+		inv.refused[virtualServer] = unmap(a)
+		inv.allocationsOf(pool).put(unmap(a).String(), false, seq)
+	})
+}
+
+// Reserve keeps an address for a Service while it is published, so that two Services never choose the same. choose runs
+// under the inventory's lock, must not call it, and gets what tells a free address.
+func (inv *Inventory) Reserve(o Owner, choose func(free func(pool string, a netip.Addr) bool) (netip.Addr, error)) (netip.Addr, error) {
+	inv.mu.Lock()
+	defer inv.mu.Unlock()
+	a, err := choose(func(pool string, a netip.Addr) bool {
+		a = unmap(a)
+		if by, ok := inv.reserved[a]; ok && by != o.UID {
+			return false
+		}
+		if u := inv.addresses[a]; u != nil && len(u.carriers) > 0 {
+			return false
+		}
+		if t := inv.allocations[pool]; t != nil {
+			if _, taken := t.get(a.String()); taken {
+				return false
+			}
+		}
+		return true
+	})
+	if err == nil {
+		inv.reserved[unmap(a)] = o.UID
+	}
+	return a, err
+}
+
+// Unreserve lets go of what Reserve kept for a Service.
+func (inv *Inventory) Unreserve(o Owner) {
+	inv.mu.Lock()
+	defer inv.mu.Unlock()
+	maps.DeleteFunc(inv.reserved, func(_ netip.Addr, uid string) bool { return uid == o.UID })
+}
+
+// Observe is everything that a Service has in NSX.
+func (inv *Inventory) Observe(o Owner) Observed {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	out := Observed{Owner: o}
+	s := inv.services[o.UID]
+	if s == nil {
+		return out
+	}
+	for id := range s.virtualServers {
+		r, _ := inv.virtualServers.get(id)
+		v := ObservedVirtualServer{VirtualServer: r.VirtualServer, PoolID: r.PoolID}
+		v.LBService = inv.attached[id]
+		if p, ok := inv.pools.get(r.PoolID); ok {
+			v.Pool, v.MonitorID = p.Pool, p.MonitorID
+		}
+		out.VirtualServers = append(out.VirtualServers, v)
+	}
+	slices.SortFunc(out.VirtualServers, byID(func(v ObservedVirtualServer) string { return v.ID }))
+	for i := range out.VirtualServers {
+		out.VirtualServers[i].Claim = inv.claim(out.VirtualServers, out.VirtualServers[i])
+	}
+	for id := range s.pools {
+		p, _ := inv.pools.get(id)
+		out.Pools = append(out.Pools, ObservedPool{ID: id, Pool: p.Pool, MonitorID: p.MonitorID})
+	}
+	slices.SortFunc(out.Pools, byID(func(p ObservedPool) string { return p.ID }))
+	out.Monitors = slices.Sorted(maps.Keys(s.monitors))
+	return out
+}
+
+// claim tells whose the allocation of v's address is. One allocation serves all of a Service's virtual servers on an
+// address, so that one of them being attached is enough.
+func (inv *Inventory) claim(all []ObservedVirtualServer, v ObservedVirtualServer) Claim {
+	t := inv.allocations[v.IPPool]
+	if t == nil {
+		return Unclaimed
+	}
+	ours, allocated := t.get(unmap(v.Address).String())
+	switch {
+	case !allocated:
+		return Unclaimed
+	case ours:
+		return Claimed
+	case inv.refused[v.ID] == unmap(v.Address):
+		return Refused
+	}
+	for _, w := range all {
+		if w.Attached() && unmap(w.Address) == unmap(v.Address) {
+			return Claimed
+		}
+	}
+	return Doubtful
+}
+
+// Owners lists the Services that own anything, by UID.
+func (inv *Inventory) Owners() []Owner {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	out := make([]Owner, 0, len(inv.services))
+	for _, s := range inv.services {
+		out = append(out, s.owner)
+	}
+	slices.SortFunc(out, byID(func(o Owner) string { return o.UID }))
+	return out
+}
+
+// IPPool finds an IP pool by its NSX id, or by its name in the cloud config.
+func (inv *Inventory) IPPool(idOrName string) (IPPool, bool) {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	if p, ok := inv.ipPools[idOrName]; ok {
+		return p, true
+	}
+	for _, p := range inv.ipPools {
+		if p.Name == idOrName {
+			return p, true
+		}
+	}
+	return IPPool{}, false
+}
+
+// IPPools lists the IP pools in the order of their ids.
+func (inv *Inventory) IPPools() []IPPool {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	return slices.SortedFunc(maps.Values(inv.ipPools), byID(func(p IPPool) string { return p.ID }))
+}
+
+// Allocations lists the allocated addresses of an IP pool, anybody's, in ascending order.
+func (inv *Inventory) Allocations(pool string) []netip.Addr {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	t := inv.allocations[pool]
+	if t == nil {
+		return nil
+	}
+	out := make([]netip.Addr, 0, len(t.rows))
+	for id := range t.rows {
+		out = append(out, netip.MustParseAddr(id))
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return out
+}
+
+// Carriers lists the ids of the virtual servers that carry an address, anybody's, in ascending order.
+func (inv *Inventory) Carriers(a netip.Addr) []string {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	u := inv.addresses[unmap(a)]
+	if u == nil {
+		return nil
+	}
+	return slices.Sorted(slices.Values(u.carriers))
+}
+
+// VirtualServer finds a virtual server by id, anybody's.
+func (inv *Inventory) VirtualServer(id string) (VirtualServerRecord, bool) {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	return inv.virtualServers.get(id)
+}
+
+// Pool finds a pool of ours by id.
+func (inv *Inventory) Pool(id string) (PoolRecord, bool) {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	return inv.pools.get(id)
+}
+
+// Pools lists all pools of ours in the order of their ids.
+func (inv *Inventory) Pools() []PoolRecord {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	return values(&inv.pools, func(p PoolRecord) string { return p.ID })
+}
+
+// Monitors lists all monitors of ours in the order of their ids.
+func (inv *Inventory) Monitors() []MonitorRecord {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	return values(&inv.monitors, func(m MonitorRecord) string { return m.ID })
+}
+
+// Monitor finds a monitor of ours by id.
+func (inv *Inventory) Monitor(id string) (MonitorRecord, bool) {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	return inv.monitors.get(id)
+}
+
+// PoolUsers counts our virtual servers that forward to a pool.
+func (inv *Inventory) PoolUsers(id string) int {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	return len(inv.poolUsers[id])
+}
+
+// LBService finds a load-balancer service by id or by a class's key for it.
+func (inv *Inventory) LBService(idOrKey string) (LBServiceRecord, bool) {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	return inv.lbService(idOrKey)
+}
+
+func (inv *Inventory) lbService(idOrKey string) (LBServiceRecord, bool) {
+	if r, ok := inv.lbServices.get(idOrKey); ok {
+		return r, true
+	}
+	for _, id := range slices.Sorted(maps.Keys(inv.lbServices.rows)) {
+		if r := inv.lbServices.rows[id].value; slices.Contains(r.Keys, idOrKey) {
+			return r, true
+		}
+	}
+	return LBServiceRecord{}, false
+}
+
+// LBServices lists the load-balancer services in the order of their ids.
+func (inv *Inventory) LBServices() []LBServiceRecord {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	return values(&inv.lbServices, func(r LBServiceRecord) string { return r.ID })
+}
+
+// Unlimited is the room of a load-balancer service whose capacity NSX does not tell.
+const Unlimited = 1 << 30
+
+// Room tells what a class's key for a load-balancer service stands for, and how much fits in.
+func (inv *Inventory) Room(key string) LBServiceRoom {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	if r, ok := inv.lbService(key); ok {
+		free := Unlimited
+		if r.Capacity > 0 {
+			free = max(0, r.Capacity-len(r.VirtualServers))
+		}
+		return LBServiceRoom{Key: key, ID: r.ID, Free: free}
+	}
+	if r, ok := inv.rooms[key]; ok {
+		return r
+	}
+	return LBServiceRoom{Key: key, Problem: "not found in NSX"}
+}
+
+func values[T any](t *table[T], id func(T) string) []T {
+	out := make([]T, 0, len(t.rows))
+	for _, r := range t.rows {
+		out = append(out, r.value)
+	}
+	slices.SortFunc(out, byID(id))
+	return out
+}
