@@ -86,6 +86,8 @@ type Inventory struct {
 	reserved map[netip.Addr]string
 	// planned LB services by key: problems found while resolving, and services yet to be made.
 	rooms map[string]LBServiceRoom
+	// profiles are the ids of application profiles by id and by display name.
+	profiles map[string]string
 
 	// Indexes, kept with the tables.
 	services  map[string]*serviceIndex
@@ -630,4 +632,17 @@ func values[T any](t *table[T], id func(T) string) []T {
 	}
 	slices.SortFunc(out, byID(id))
 	return out
+}
+
+// SetProfiles records the application profiles that NSX has: ids by id and by display name.
+func (inv *Inventory) SetProfiles(ids map[string]string) {
+	inv.write(func(uint64) { inv.profiles = ids })
+}
+
+// ApplicationProfile finds the id of an application profile by its id or display name.
+func (inv *Inventory) ApplicationProfile(idOrName string) (string, bool) {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	id, ok := inv.profiles[idOrName]
+	return id, ok
 }

@@ -156,7 +156,7 @@ type VirtualServer struct {
 	// LBService is the load-balancer service that it is (to be) attached to: an NSX id, or for one that the controller has
 	// yet to make the LBService.Key of a tier-1 gateway.
 	LBService string
-	// ApplicationProfile is an NSX id or display name.
+	// ApplicationProfile is an NSX id: see Inventory.ApplicationProfile for names.
 	ApplicationProfile string
 	// Affinity is how long a client's address sticks to a node; 0 for none.
 	Affinity time.Duration
