@@ -1,0 +1,167 @@
+package nsxsim
+
+import (
+	"bytes"
+	"crypto/subtle"
+	"encoding/pem"
+	"fmt"
+	"net/http"
+	"sync"
+	"time"
+
+	"k8s.io/utils/clock"
+)
+
+const (
+	sessionCookie = "JSESSIONID"
+	xsrfHeader    = "X-XSRF-TOKEN"
+)
+
+// authenticator knows the users and their sessions.
+type authenticator struct {
+	users   map[string]User
+	byCert  map[string]string // user by the DER of the certificate
+	clock   clock.Clock
+	timeout time.Duration
+	newID   func() string
+	status  int // of bad credentials
+
+	mu       sync.Mutex
+	sessions map[string]*session // by the cookie's value
+}
+
+type session struct {
+	user string
+	xsrf string
+	ends time.Time
+}
+
+func newAuthenticator(o Options, newID func() string) (*authenticator, error) {
+	a := &authenticator{
+		users: map[string]User{}, byCert: map[string]string{}, sessions: map[string]*session{},
+		clock: o.Clock, timeout: o.SessionTimeout, newID: newID, status: http.StatusForbidden,
+	}
+	if o.Quirks.BadCredentials401 {
+		a.status = http.StatusUnauthorized
+	}
+	for _, u := range o.Users {
+		if _, dup := a.users[u.Name]; dup || u.Name == "" {
+			return nil, fmt.Errorf("user %q: a name must be given, and once only", u.Name)
+		}
+		a.users[u.Name] = u
+		if len(u.Certificate) > 0 {
+			block, _ := pem.Decode(bytes.TrimSpace(u.Certificate))
+			if block == nil {
+				return nil, fmt.Errorf("user %q: the certificate is not PEM", u.Name)
+			}
+			a.byCert[string(block.Bytes)] = u.Name
+		}
+	}
+	return a, nil
+}
+
+func (a *authenticator) isPrincipal(user string) bool { return a.users[user].Principal }
+
+// authenticate tells who sent the request: by session, client certificate or
+// Basic authentication.
+func (a *authenticator) authenticate(r *http.Request) (User, *Error) {
+	user, found, err := a.bySession(r)
+	if found || err != nil {
+		return user, err
+	}
+	if name, password, ok := r.BasicAuth(); ok {
+		return a.byPassword(name, password)
+	}
+	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
+		name, ok := a.byCert[string(r.TLS.PeerCertificates[0].Raw)]
+		if !ok {
+			return User{}, &Error{Status: http.StatusInternalServerError, Code: codeUntrustedCert, Module: "common-services",
+				Message: "The client certificate is not trusted."}
+		}
+		return a.users[name], nil
+	}
+	if _, err := r.Cookie(sessionCookie); err == nil {
+		return User{}, a.badCredentials() // a session that is over
+	}
+	return User{}, &Error{Status: http.StatusUnauthorized, Code: codeBadCredentials, Module: "common-services",
+		Message: "Authentication is required: the request carries no credentials."}
+}
+
+func (a *authenticator) byPassword(name, password string) (User, *Error) {
+	u, ok := a.users[name]
+	if !ok || u.Password == "" || subtle.ConstantTimeCompare([]byte(u.Password), []byte(password)) != 1 {
+		return User{}, a.badCredentials()
+	}
+	return u, nil
+}
+
+func (a *authenticator) badCredentials() *Error {
+	return &Error{Status: a.status, Code: codeBadCredentials, Module: "common-services",
+		Message: "The credentials were incorrect or the account specified has been locked."}
+}
+
+// bySession looks for a live session; each use keeps it alive.
+func (a *authenticator) bySession(r *http.Request) (u User, found bool, err *Error) {
+	cookie, cerr := r.Cookie(sessionCookie)
+	if cerr != nil {
+		return User{}, false, nil
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := a.sessions[cookie.Value]
+	now := a.clock.Now()
+	if s == nil || !now.Before(s.ends) {
+		delete(a.sessions, cookie.Value)
+		return User{}, false, nil
+	}
+	if subtle.ConstantTimeCompare([]byte(r.Header.Get(xsrfHeader)), []byte(s.xsrf)) != 1 {
+		return User{}, false, &Error{Status: http.StatusForbidden, Code: codeBadXSRFToken, Module: "common-services",
+			Message: "Bad XSRF token."}
+	}
+	s.ends = now.Add(a.timeout)
+	return a.users[s.user], true, nil
+}
+
+// login serves POST /api/session/create.
+func (a *authenticator) login(r *request) *response {
+	if err := r.ParseForm(); err != nil {
+		return r.refusal(refuse(codeBadJSON, "The form does not parse."))
+	}
+	u, err := a.byPassword(r.PostForm.Get("j_username"), r.PostForm.Get("j_password"))
+	if err != nil {
+		return r.refusal(err)
+	}
+	s := &session{user: u.Name, xsrf: a.newID(), ends: a.clock.Now().Add(a.timeout)}
+	id := a.newID()
+	a.mu.Lock()
+	for old, s := range a.sessions {
+		if !a.clock.Now().Before(s.ends) {
+			delete(a.sessions, old)
+		}
+	}
+	a.sessions[id] = s
+	a.mu.Unlock()
+	r.author.user = u.Name
+	cookie := http.Cookie{Name: sessionCookie, Value: id, Path: "/", HttpOnly: true, Secure: r.TLS != nil}
+	header := http.Header{}
+	header.Set("Set-Cookie", cookie.String())
+	header.Set(xsrfHeader, s.xsrf)
+	return &response{status: http.StatusOK, header: header}
+}
+
+// logout serves POST /api/session/destroy.
+func (a *authenticator) logout(r *request) *response {
+	if cookie, err := r.Cookie(sessionCookie); err == nil {
+		a.mu.Lock()
+		delete(a.sessions, cookie.Value)
+		a.mu.Unlock()
+	}
+	return &response{status: http.StatusOK}
+}
+
+// EndSessions ends all sessions at once, as a restart of the manager does.
+func (s *Sim) EndSessions() {
+	s.auth.mu.Lock()
+	defer s.auth.mu.Unlock()
+	clear(s.auth.sessions)
+}

@@ -1,0 +1,99 @@
+package nsxsim
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+)
+
+// document is one JSON object as a client sent it: its members by name, each
+// still raw, so that fields this simulator knows nothing of survive a GET and a
+// PUT unchanged. A stored document is never modified; changes are made on a
+// clone. Members that are null are absent, as NSX treats them.
+type document map[string]json.RawMessage
+
+var errNotAnObject = errors.New("the body is not a JSON object")
+
+func parseDocument(body []byte) (document, error) {
+	dec := json.NewDecoder(bytes.NewReader(body))
+	var doc document
+	if err := dec.Decode(&doc); err != nil {
+		return nil, fmt.Errorf("the body is not a JSON object: %w", err)
+	}
+	if doc == nil {
+		return nil, errNotAnObject
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return nil, errors.New("something follows the JSON object in the body")
+	}
+	maps.DeleteFunc(doc, func(_ string, raw json.RawMessage) bool { return isNull(raw) })
+	return doc, nil
+}
+
+func isNull(raw json.RawMessage) bool { return string(bytes.TrimSpace(raw)) == "null" }
+
+func (d document) clone() document { return maps.Clone(d) }
+
+func (d document) has(name string) bool { _, ok := d[name]; return ok }
+
+// get decodes the member into out and reports whether it was there and fitted.
+func (d document) get(name string, out any) bool {
+	raw, ok := d[name]
+	return ok && json.Unmarshal(raw, out) == nil
+}
+
+func (d document) str(name string) string {
+	var s string
+	d.get(name, &s)
+	return s
+}
+
+func (d document) strs(name string) []string {
+	var s []string
+	d.get(name, &s)
+	return s
+}
+
+func (d document) boolean(name string) bool {
+	var b bool
+	d.get(name, &b)
+	return b
+}
+
+// integer gives the number and whether it was there.
+func (d document) integer(name string) (int64, bool) {
+	var n int64
+	ok := d.get(name, &n)
+	return n, ok
+}
+
+func (d document) object(name string) document {
+	var o document
+	d.get(name, &o)
+	return o
+}
+
+func (d document) objects(name string) []document {
+	var o []document
+	d.get(name, &o)
+	return o
+}
+
+// set stores v, which must be something that JSON can hold.
+func (d document) set(name string, v any) { d[name] = encode(v) }
+
+// encode gives v as compact JSON with sorted names and without the escapes for
+// HTML that encoding/json adds by default. Values come from our own code or from
+// bodies already parsed, so that they always encode.
+func encode(v any) []byte {
+	var buf bytes.Buffer
+	enc := json.NewEncoder(&buf)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		panic(fmt.Sprintf("nsxsim: encoding %T: %v", v, err))
+	}
+	return bytes.TrimSuffix(buf.Bytes(), []byte("\n"))
+}

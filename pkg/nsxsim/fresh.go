@@ -1,0 +1,138 @@
+package nsxsim
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+const systemUser = "system"
+
+// systemObjects are made by NSX itself.
+var systemObjects = []struct {
+	kind   Kind
+	object Object
+}{
+	{KindApplicationProfile, Object{"display_name": "default-tcp-lb-app-profile", "resource_type": "LbFastTcpProfile"}},
+	{KindApplicationProfile, Object{"display_name": "default-udp-lb-app-profile", "resource_type": "LbFastUdpProfile"}},
+	{KindApplicationProfile, Object{"display_name": "default-http-lb-app-profile", "resource_type": "LbHttpProfile"}},
+	{KindPersistenceProfile, Object{"display_name": "default-source-ip-lb-persistence-profile", "resource_type": "LbSourceIpPersistenceProfile"}},
+	{KindPersistenceProfile, Object{"display_name": "default-cookie-lb-persistence-profile", "resource_type": "LbCookiePersistenceProfile", "cookie_name": "NSXLB"}},
+	{KindMonitor, Object{"display_name": "default-tcp-lb-monitor", "resource_type": "LbTcpMonitor"}},
+	{KindMonitor, Object{"display_name": "default-http-lb-monitor", "resource_type": "LbHttpMonitor"}},
+	{KindMonitor, Object{"display_name": "default-https-lb-monitor", "resource_type": "LbHttpsMonitor"}},
+	{KindMonitor, Object{"display_name": "default-icmp-lb-monitor", "resource_type": "LbIcmpMonitor"}},
+	{KindMonitor, Object{"display_name": "default-passive-lb-monitor", "resource_type": "LbPassiveMonitor"}},
+}
+
+// populate makes what a fresh NSX has.
+func (s *Sim) populate(empty bool) error {
+	if s.kinds[KindApplicationProfile] != nil {
+		for _, o := range systemObjects {
+			if err := s.createSystem(o.kind, o.object); err != nil {
+				return fmt.Errorf("%s: %w", o.object.String("display_name"), err)
+			}
+		}
+	}
+	if empty {
+		return nil
+	}
+	s.mu.Lock()
+	node := s.newID()
+	s.mu.Unlock()
+	cluster, err := s.As(DefaultUsername).Create(KindEdgeCluster, Object{
+		"display_name": "edge-cluster",
+		"members":      []any{map[string]any{"transport_node_id": node, "member_index": 0, "display_name": "edge-node"}},
+	})
+	if err != nil {
+		return fmt.Errorf("the edge cluster: %w", err)
+	}
+	s.edgeClusterID = cluster.ID()
+	if s.kinds[KindLogicalRouter] == nil {
+		return nil
+	}
+	tier0, err := s.As(DefaultUsername).Create(KindLogicalRouter, Object{
+		"display_name": "tier-0", "router_type": "TIER0",
+		"high_availability_mode": "ACTIVE_STANDBY", "edge_cluster_id": s.edgeClusterID,
+	})
+	if err != nil {
+		return fmt.Errorf("the tier-0 router: %w", err)
+	}
+	s.tier0ID = tier0.ID()
+	return nil
+}
+
+// createSystem makes an object that the system owns: it cannot be deleted.
+func (s *Sim) createSystem(k Kind, o Object) error {
+	_, err := Editor{s, author{user: systemUser, system: true}}.Create(k, o)
+	return err
+}
+
+// Must gives the object, and panics on an error: for set-up in tests.
+func Must(o Object, err error) Object {
+	if err != nil {
+		panic(err)
+	}
+	return o
+}
+
+// AddTier1 makes a tier-1 router on the edge cluster of the fresh NSX that
+// advertises the addresses of virtual servers.
+func (s *Sim) AddTier1(name string) (Object, error) {
+	admin := s.As(DefaultUsername)
+	router, err := admin.Create(KindLogicalRouter, Object{
+		"display_name": name, "router_type": "TIER1", "edge_cluster_id": s.edgeClusterID,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("adding tier-1 router %s: %w", name, err)
+	}
+	_, err = admin.Update(KindAdvertisement, router.ID(), func(o Object) {
+		o["enabled"], o["advertise_lb_vip"] = true, true
+	})
+	if err != nil {
+		return nil, fmt.Errorf("advertising on tier-1 router %s: %w", name, err)
+	}
+	return router, nil
+}
+
+// AddLBService makes a load balancer service of the size (SMALL, MEDIUM, LARGE,
+// XLARGE) on a tier-1 router; unattached when tier1ID is empty.
+func (s *Sim) AddLBService(name, size, tier1ID string) (Object, error) {
+	o := Object{"display_name": name, "size": size}
+	if tier1ID != "" {
+		o["attachment"] = map[string]any{"target_type": "LogicalRouter", "target_id": tier1ID}
+	}
+	service, err := s.As(DefaultUsername).Create(KindLBService, o)
+	if err != nil {
+		return nil, fmt.Errorf("adding load balancer service %s: %w", name, err)
+	}
+	return service, nil
+}
+
+// AddIPPool makes an IP pool of one subnet with the ranges
+// ("192.168.100.10-192.168.100.50"), or all of the subnet when none is given.
+func (s *Sim) AddIPPool(name, cidr string, ranges ...string) (Object, error) {
+	fail := func(err error) (Object, error) { return nil, fmt.Errorf("adding IP pool %s: %w", name, err) }
+	if len(ranges) == 0 {
+		prefix, err := netip.ParsePrefix(cidr)
+		if err != nil {
+			return fail(err)
+		}
+		ranges = []string{prefix.Masked().String()}
+	}
+	var allocation []any
+	for _, text := range ranges {
+		r, err := parseAddressRange(text)
+		if err != nil {
+			return fail(err)
+		}
+		allocation = append(allocation, map[string]any{"start": r.From().String(), "end": r.To().String()})
+	}
+	pool, err := s.As(DefaultUsername).Create(KindIPPool, Object{
+		"display_name": name,
+		"subnets":      []any{map[string]any{"cidr": cidr, "allocation_ranges": allocation}},
+	})
+	if err != nil {
+		return fail(err)
+	}
+	return pool, nil
+}

@@ -1,0 +1,66 @@
+package nsxsim
+
+import (
+	"fmt"
+	"net/http"
+	"sync"
+
+	"golang.org/x/time/rate"
+	"k8s.io/utils/clock"
+)
+
+// limiter refuses requests that come too fast or too many at once.
+type limiter struct {
+	clock               clock.PassiveClock
+	rate                int
+	perUser, concurrent int
+
+	mu      sync.Mutex
+	buckets map[string]*rate.Limiter
+	running map[string]int
+	total   int
+}
+
+func newLimiter(o Options) *limiter {
+	return &limiter{
+		clock: o.Clock, rate: o.RateLimit, perUser: o.MaxConcurrent, concurrent: o.MaxConcurrentTotal,
+		buckets: map[string]*rate.Limiter{}, running: map[string]int{},
+	}
+}
+
+// enter admits a request of the user, who calls leave when it is done.
+func (l *limiter) enter(user string) (leave func(), err *Error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.rate > 0 {
+		bucket := l.buckets[user]
+		if bucket == nil {
+			bucket = rate.NewLimiter(rate.Limit(l.rate), l.rate)
+			l.buckets[user] = bucket
+		}
+		if !bucket.AllowN(l.clock.Now(), 1) {
+			return nil, &Error{Status: http.StatusTooManyRequests, Code: codeTooManyRequests, Module: "common-services",
+				Message: fmt.Sprintf("Client '%s' exceeded request rate of %d per second.", user, l.rate)}
+		}
+	}
+	if l.perUser > 0 && l.running[user] >= l.perUser {
+		return nil, tooManyAtOnce(fmt.Sprintf("Client '%s' exceeded concurrent request limit of %d.", user, l.perUser))
+	}
+	if l.concurrent > 0 && l.total >= l.concurrent {
+		return nil, tooManyAtOnce(fmt.Sprintf("The manager exceeded its concurrent request limit of %d.", l.concurrent))
+	}
+	l.running[user]++
+	l.total++
+	return func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.total--
+		if l.running[user]--; l.running[user] == 0 {
+			delete(l.running, user)
+		}
+	}, nil
+}
+
+func tooManyAtOnce(text string) *Error {
+	return &Error{Status: http.StatusServiceUnavailable, Code: codeTooManyConcurrent, Module: "common-services", Message: text}
+}

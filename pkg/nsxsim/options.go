@@ -1,0 +1,173 @@
+package nsxsim
+
+import (
+	"encoding/binary"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+)
+
+// What a fresh simulator lets in, and the limits of a real NSX manager for those
+// who want them.
+const (
+	DefaultUsername = "admin"
+	DefaultPassword = "VMware1!VMware1!"
+	DefaultVersion  = "3.2.3.0.0.21703641"
+
+	NSXRateLimit          = 100 // requests a second of one user
+	NSXMaxConcurrent      = 40  // requests of one user at once
+	NSXMaxConcurrentTotal = 199 // requests at once
+	NSXReleaseDelay       = 2 * time.Minute
+	defaultSessionTimeout = 30 * time.Minute
+	defaultJournalSize    = 10000
+)
+
+// Options configure a simulator. The zero value is a fresh NSX with one user,
+// no rate limit and no release delay, on the real clock.
+type Options struct {
+	Users   []User // default: admin, DefaultPassword
+	Version string // of NSX, as /node/version tells; decides some rules. Default DefaultVersion
+
+	Clock clock.Clock   // default: the real one
+	NewID func() string // ids of objects and sessions; default random UUIDs, see SequentialIDs
+
+	RateLimit          int           // requests a second of one user, over it 429; 0 is no limit
+	MaxConcurrent      int           // requests of one user at once, over it 503; 0 is no limit
+	MaxConcurrentTotal int           // requests at once, over it 503; 0 is no limit
+	SessionTimeout     time.Duration // idle time after which a session ends; default 30 minutes
+
+	JournalSize int // entries that the Journal remembers; default 10000
+
+	// ReleaseDelay is that of IP pools that set no ip_release_delay. NSX's own
+	// is NSXReleaseDelay; the default here is none.
+	ReleaseDelay time.Duration
+
+	// Capacity replaces that of some sizes of LbService.
+	Capacity map[string]Capacity
+
+	// AllowLoopbackMembers lets a pool's member group have loopback addresses,
+	// which NSX drops: for labs whose nodes live on 127.0.0.0/8.
+	AllowLoopbackMembers bool
+
+	// Empty leaves out what a fresh NSX has: see Sim.EdgeClusterID and
+	// Sim.Tier0ID. The system's own profiles and monitors are always there.
+	Empty bool
+
+	Quirks Quirks
+	Seed   uint64      // of the probabilities of fault rules
+	Logger klog.Logger // default: klog's background logger; requests are logged at V(2)
+}
+
+// User is an account of the manager.
+type User struct {
+	Name     string
+	Password string // empty: no log-in by password
+
+	// Certificate is the PEM of the client certificate that authenticates the
+	// user.
+	Certificate []byte
+
+	// ReadOnly users (NSX's auditor role) get 403 on writes.
+	ReadOnly bool
+
+	// Principal marks a principal identity: others cannot change its objects
+	// unless they send X-Allow-Overwrite: true.
+	Principal bool
+}
+
+// ChosenAddress tells what ALLOCATE does with an address asked for.
+type ChosenAddress string
+
+const (
+	ChosenAddressHonoured ChosenAddress = ""
+	ChosenAddressRefused  ChosenAddress = "refused" // 400, error 5123
+	ChosenAddressIgnored  ChosenAddress = "ignored" // answered with another address
+)
+
+// Quirks choose between behaviours of real managers where they differ by release
+// or where no reference settles them. A client should work with either.
+type Quirks struct {
+	ChosenAddress ChosenAddress `json:"chosenAddress,omitempty"`
+
+	// ReleasedUnlisted: during the release delay, an address is not listed among
+	// the allocations (by default it is). It cannot be allocated in either case.
+	ReleasedUnlisted bool `json:"releasedUnlisted,omitempty"`
+
+	// StaleIsConflict: a stale _revision is answered with 409 instead of 412.
+	StaleIsConflict bool `json:"staleIsConflict,omitempty"`
+
+	// ErrorCodeIsString: error_code is a string instead of a number.
+	ErrorCodeIsString bool `json:"errorCodeIsString,omitempty"`
+
+	// NotFoundCode202: error_code 202 instead of 600 for unknown objects.
+	NotFoundCode202 bool `json:"notFoundCode202,omitempty"`
+
+	// BadCredentials401: bad credentials get 401 instead of 403.
+	BadCredentials401 bool `json:"badCredentials401,omitempty"`
+
+	// PoolPerService: a pool cannot be used from two load balancer services.
+	PoolPerService bool `json:"poolPerService,omitempty"`
+
+	// UncheckedMembersDown: a member with an active monitor is DOWN until its
+	// first check, instead of UP.
+	UncheckedMembersDown bool `json:"uncheckedMembersDown,omitempty"`
+
+	// FinalCursor: the last page of a list has a cursor starting with 0000
+	// instead of none.
+	FinalCursor bool `json:"finalCursor,omitempty"`
+}
+
+func (o Options) withDefaults() Options {
+	if len(o.Users) == 0 {
+		o.Users = []User{{Name: DefaultUsername, Password: DefaultPassword}}
+	}
+	if o.Version == "" {
+		o.Version = DefaultVersion
+	}
+	if o.Clock == nil {
+		o.Clock = clock.RealClock{}
+	}
+	if o.NewID == nil {
+		o.NewID = uuid.NewString
+	}
+	if o.SessionTimeout == 0 {
+		o.SessionTimeout = defaultSessionTimeout
+	}
+	if o.JournalSize == 0 {
+		o.JournalSize = defaultJournalSize
+	}
+	if o.Logger.GetSink() == nil {
+		o.Logger = klog.Background()
+	}
+	return o
+}
+
+// SequentialIDs gives a source of UUIDs that counts from 1, for tests that
+// compare ids.
+func SequentialIDs() func() string {
+	var last atomic.Uint64
+	return func() string {
+		var id uuid.UUID
+		binary.BigEndian.PutUint64(id[8:], last.Add(1))
+		return id.String()
+	}
+}
+
+// release is a release of NSX, major and minor.
+type release struct{ major, minor int }
+
+func parseRelease(version string) (release, error) {
+	var r release
+	if _, err := fmt.Sscanf(version, "%d.%d", &r.major, &r.minor); err != nil {
+		return r, fmt.Errorf("NSX version %q: want something like 3.2.1: %w", version, err)
+	}
+	return r, nil
+}
+
+func (r release) before(major, minor int) bool {
+	return r.major < major || r.major == major && r.minor < minor
+}

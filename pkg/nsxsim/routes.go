@@ -1,0 +1,259 @@
+package nsxsim
+
+import (
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+const managerBase = "/api/v1"
+
+// route is what a request is for: how to serve it, or how to refuse it.
+type route struct {
+	op      string // see Journal.Counts
+	below   string // the path below the API's base, and the whole one for other paths
+	kind    *kind
+	id      string
+	params  []string // what the *s of a sub's path stand for
+	serve   func(*request) (*response, *Error)
+	login   func(*request) *response // served without authentication
+	refused *Error
+}
+
+// sub is a path below an object, or an action on it.
+type sub struct {
+	method string
+	path   string // below the object; a * stands for one segment
+	action string // of the query
+	write  bool   // changes the object: refused on those of other principals
+	serve  func(r *request, o *object) (*response, *Error)
+}
+
+// resolve finds the route. Whatever the path, it gives one.
+func (s *Sim) resolve(r *request) route {
+	path := r.URL.Path
+	switch path {
+	case "/api/session/create":
+		if r.Method == http.MethodPost {
+			return route{op: "POST " + path, below: path, login: s.auth.login}
+		}
+	case "/api/session/destroy":
+		if r.Method == http.MethodPost || r.Method == http.MethodGet {
+			return route{op: "POST " + path, below: path, login: s.auth.logout}
+		}
+	}
+	unknown := route{op: r.Method + " (unknown)", below: path, refused: noSuchURI(path)}
+	escaped, ok := strings.CutPrefix(r.URL.EscapedPath(), managerBase+"/")
+	if !ok {
+		return unknown
+	}
+	segments := strings.Split(strings.TrimSuffix(escaped, "/"), "/")
+	for i, segment := range segments {
+		plain, err := url.PathUnescape(segment)
+		if err != nil || plain == "" {
+			return unknown
+		}
+		segments[i] = plain
+	}
+	unknown.below = "/" + strings.Join(segments, "/")
+	for _, n := range []int{2, 1} {
+		if len(segments) < n {
+			continue
+		}
+		path := strings.Join(segments[:n], "/")
+		if rt, ok := s.nodeRoute(r, segments, path); ok {
+			return rt
+		}
+		if k := s.paths[path]; k != nil {
+			rt := k.route(r, segments[n:], unknown)
+			rt.below, rt.kind = unknown.below, k
+			return rt
+		}
+	}
+	return unknown
+}
+
+// nodeRoute serves what the manager tells of itself.
+func (s *Sim) nodeRoute(r *request, segments []string, path string) (route, bool) {
+	if path != "node/version" || len(segments) != 2 {
+		return route{}, false
+	}
+	rt := route{op: r.Method + " /" + path, below: "/" + path}
+	if r.Method != http.MethodGet {
+		rt.refused = methodNotAllowed(r)
+		return rt, true
+	}
+	rt.serve = func(*request) (*response, *Error) {
+		return &response{status: http.StatusOK, body: encode(map[string]string{
+			"node_version": s.version, "product_version": s.version,
+		})}, nil
+	}
+	return rt, true
+}
+
+// route finds the kind's route for the segments below its path.
+func (k *kind) route(r *request, rest []string, unknown route) route {
+	op := r.Method + " /" + k.path
+	if len(rest) == 0 {
+		switch r.Method {
+		case http.MethodGet:
+			return route{op: op, serve: listObjects}
+		case http.MethodPost:
+			return route{op: op, serve: createObject}
+		}
+		return route{op: op, refused: methodNotAllowed(r)}
+	}
+	op += "/{id}"
+	rt := route{op: op, id: rest[0]}
+	action := r.query.Get("action")
+	known := len(rest) == 1
+	for _, sb := range k.subs {
+		params, ok := matchSegments(sb.path, rest[1:])
+		if !ok {
+			continue
+		}
+		known = true
+		if sb.method == r.Method && sb.action == action {
+			rt.op, rt.params, rt.serve = sb.op(op), params, sb.handler()
+			return rt
+		}
+	}
+	switch {
+	case !known:
+		return unknown
+	case len(rest) > 1:
+		rt.op = r.Method + " (unknown)"
+		rt.refused = methodNotAllowed(r)
+	case r.Method == http.MethodGet:
+		rt.serve = getObject
+	case r.Method == http.MethodPut:
+		rt.serve = putObject
+	case r.Method == http.MethodDelete:
+		rt.serve = deleteObject
+	case r.Method == http.MethodPost && action != "":
+		rt.refused = refuse(codeValidation, "Action %s is not supported.", action)
+	default:
+		rt.refused = methodNotAllowed(r)
+	}
+	return rt
+}
+
+func (sb sub) op(base string) string {
+	if sb.path != "" {
+		base += "/" + strings.ReplaceAll(sb.path, "*", "{id}")
+	}
+	if sb.action != "" {
+		base += "?action=" + sb.action
+	}
+	return base
+}
+
+// handler finds the object, and serves the sub on it.
+func (sb sub) handler() func(*request) (*response, *Error) {
+	return func(r *request) (*response, *Error) {
+		o := r.sim.store.get(r.route.kind.name, r.route.id)
+		if o == nil {
+			return nil, r.sim.notFound(r.route.id)
+		}
+		if sb.write {
+			if err := mayWrite(r.author, o); err != nil {
+				return nil, err
+			}
+		}
+		return sb.serve(r, o)
+	}
+}
+
+func matchSegments(pattern string, segments []string) (params []string, ok bool) {
+	if pattern == "" {
+		return nil, len(segments) == 0
+	}
+	parts := strings.Split(pattern, "/")
+	if len(parts) != len(segments) {
+		return nil, false
+	}
+	for i, part := range parts {
+		switch part {
+		case "*":
+			params = append(params, segments[i])
+		case segments[i]:
+		default:
+			return nil, false
+		}
+	}
+	return params, true
+}
+
+func methodNotAllowed(r *request) *Error {
+	return &Error{Status: http.StatusMethodNotAllowed, Code: codeURINotFound, Module: "common-services",
+		Message: "The method " + r.Method + " is not supported for the requested URI."}
+}
+
+func createObject(r *request) (*response, *Error) {
+	doc, err := r.document()
+	if err != nil {
+		return nil, err
+	}
+	o, err := r.sim.create(r.author, r.route.kind, doc, "")
+	if err != nil {
+		return nil, err
+	}
+	return &response{status: http.StatusCreated, body: r.sim.answer(r.author.user, o)}, nil
+}
+
+func getObject(r *request) (*response, *Error) {
+	o := r.sim.store.get(r.route.kind.name, r.route.id)
+	if o == nil {
+		return nil, r.sim.notFound(r.route.id)
+	}
+	return &response{status: http.StatusOK, body: r.sim.answer(r.author.user, o)}, nil
+}
+
+func putObject(r *request) (*response, *Error) {
+	doc, err := r.document()
+	if err != nil {
+		return nil, err
+	}
+	o, err := r.sim.update(r.author, r.route.kind, r.route.id, doc)
+	if err != nil {
+		return nil, err
+	}
+	return &response{status: http.StatusOK, body: r.sim.answer(r.author.user, o)}, nil
+}
+
+func deleteObject(r *request) (*response, *Error) {
+	force := r.query.Get("force") == "true"
+	if err := r.sim.remove(r.author, r.route.kind, r.route.id, force); err != nil {
+		return nil, err
+	}
+	return &response{status: http.StatusOK}, nil
+}
+
+// The subs of routers and groups.
+
+var logicalRouterSubs = []sub{
+	{method: http.MethodGet, path: "routing/advertisement", serve: func(r *request, router *object) (*response, *Error) {
+		return &response{status: http.StatusOK, body: r.sim.answer(r.author.user, r.sim.store.get(KindAdvertisement, router.id))}, nil
+	}},
+	{method: http.MethodPut, path: "routing/advertisement", write: true, serve: func(r *request, router *object) (*response, *Error) {
+		doc, err := r.document()
+		if err != nil {
+			return nil, err
+		}
+		o, err := r.sim.update(r.author, r.sim.kinds[KindAdvertisement], router.id, doc)
+		if err != nil {
+			return nil, err
+		}
+		return &response{status: http.StatusOK, body: r.sim.answer(r.author.user, o)}, nil
+	}},
+}
+
+var nsGroupSubs = []sub{
+	{method: http.MethodGet, path: "effective-ip-address-members", serve: func(r *request, group *object) (*response, *Error) {
+		results := []any{}
+		for _, a := range r.sim.effectiveAddresses(group.id) {
+			results = append(results, a)
+		}
+		return r.page(results)
+	}},
+}

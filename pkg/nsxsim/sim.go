@@ -1,0 +1,205 @@
+package nsxsim
+
+import (
+	"encoding/json"
+	"fmt"
+	"sync"
+	"time"
+
+	"k8s.io/klog/v2"
+	"k8s.io/utils/clock"
+)
+
+// Sim is a simulated NSX manager. It is an http.Handler, and safe for concurrent
+// use.
+type Sim struct {
+	version             string
+	release             release
+	clock               clock.Clock
+	quirks              Quirks
+	capacity            map[string]Capacity
+	defaultReleaseDelay time.Duration
+	allowLoopback       bool
+	logger              klog.Logger
+	kinds               map[Kind]*kind
+	paths               map[string]*kind // by path below /api/v1
+
+	auth    *authenticator
+	limits  *limiter
+	journal *Journal
+	faults  *Faults
+	done    chan struct{} // closed by Close
+	close   func()
+
+	mu      sync.Mutex // guards all below, and newID
+	newID   func() string
+	store   *store
+	ipPools map[string]*ipPool
+
+	edgeClusterID, tier0ID string
+}
+
+// New makes a simulator as fresh as a fresh NSX.
+func New(o Options) (*Sim, error) {
+	o = o.withDefaults()
+	rel, err := parseRelease(o.Version)
+	if err != nil {
+		return nil, err
+	}
+	s := &Sim{
+		version:             o.Version,
+		release:             rel,
+		clock:               o.Clock,
+		quirks:              o.Quirks,
+		capacity:            defaultCapacity(),
+		defaultReleaseDelay: o.ReleaseDelay,
+		allowLoopback:       o.AllowLoopbackMembers,
+		logger:              o.Logger.WithName("nsxsim"),
+		kinds:               map[Kind]*kind{},
+		paths:               map[string]*kind{},
+		journal:             newJournal(o.JournalSize),
+		faults:              newFaults(o.Seed),
+		limits:              newLimiter(o),
+		store:               newStore(),
+		ipPools:             map[string]*ipPool{},
+	}
+	s.done = make(chan struct{})
+	s.close = sync.OnceFunc(func() { close(s.done) })
+	var ids sync.Mutex
+	s.newID = func() string {
+		ids.Lock()
+		defer ids.Unlock()
+		return o.NewID()
+	}
+	if s.auth, err = newAuthenticator(o, s.newID); err != nil {
+		return nil, err
+	}
+	for size, c := range o.Capacity {
+		s.capacity[size] = c
+	}
+	for _, k := range manager() {
+		if k.removed != "" && !rel.before(9, 0) {
+			continue
+		}
+		s.kinds[k.name] = k
+		if k.path != "" {
+			s.paths[k.path] = k
+		}
+	}
+	if err := s.populate(o.Empty); err != nil {
+		return nil, fmt.Errorf("making a fresh NSX: %w", err)
+	}
+	return s, nil
+}
+
+// Close ends what requests wait for: delays and pauses. Requests held by them
+// are dropped undone.
+func (s *Sim) Close() { s.close() }
+
+// Journal tells the requests served.
+func (s *Sim) Journal() *Journal { return s.journal }
+
+// Faults holds the rules by which requests fail.
+func (s *Sim) Faults() *Faults { return s.faults }
+
+// EdgeClusterID is the id of the edge cluster that a fresh NSX has; empty with
+// Options.Empty.
+func (s *Sim) EdgeClusterID() string { return s.edgeClusterID }
+
+// Tier0ID is the id of the tier-0 router that a fresh NSX has; empty with
+// Options.Empty.
+func (s *Sim) Tier0ID() string { return s.tier0ID }
+
+// now is the time in milliseconds, as NSX writes timestamps.
+func (s *Sim) now() int64 { return s.clock.Now().UnixMilli() }
+
+// committed is called under the lock after each change of an object.
+func (s *Sim) committed(*object) {}
+
+// Object is a document as tests see it: decoded JSON. It is a copy; changing it
+// changes nothing in the simulator.
+type Object map[string]any
+
+// ID is the object's id.
+func (o Object) ID() string { return o.String("id") }
+
+// Revision is the object's _revision.
+func (o Object) Revision() int {
+	n, _ := o["_revision"].(float64)
+	return int(n)
+}
+
+// String gives a member that is a string, else "".
+func (o Object) String(name string) string {
+	s, _ := o[name].(string)
+	return s
+}
+
+// Strings gives a member that is a list of strings, else nil.
+func (o Object) Strings(name string) []string {
+	var list []string
+	values, _ := o[name].([]any)
+	for _, v := range values {
+		if s, ok := v.(string); ok {
+			list = append(list, s)
+		}
+	}
+	return list
+}
+
+// Tags gives the object's tags: the tag by its scope.
+func (o Object) Tags() map[string]string {
+	tags := map[string]string{}
+	values, _ := o["tags"].([]any)
+	for _, v := range values {
+		if t, ok := v.(map[string]any); ok {
+			tags[Object(t).String("scope")] = Object(t).String("tag")
+		}
+	}
+	return tags
+}
+
+func decodeObject(raw json.RawMessage) Object {
+	var o Object
+	if err := json.Unmarshal(raw, &o); err != nil {
+		panic(fmt.Sprintf("nsxsim: a stored document does not decode: %v", err))
+	}
+	return o
+}
+
+// Get gives an object, or nil when there is none.
+func (s *Sim) Get(k Kind, id string) Object {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := s.store.get(k, id)
+	if o == nil {
+		return nil
+	}
+	return decodeObject(s.answer(o.owner, o))
+}
+
+// List gives the objects of a kind in order of creation.
+func (s *Sim) List(k Kind) []Object {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var objects []Object
+	for _, o := range s.store.list(k) {
+		objects = append(objects, decodeObject(s.answer(o.owner, o)))
+	}
+	return objects
+}
+
+// Allocations gives the addresses that an IP pool lists as allocated.
+func (s *Sim) Allocations(poolID string) []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	pool := s.store.get(KindIPPool, poolID)
+	if pool == nil {
+		return nil
+	}
+	var addrs []string
+	for _, a := range s.listedAllocations(pool) {
+		addrs = append(addrs, a.String())
+	}
+	return addrs
+}

@@ -1,0 +1,3 @@
+package nsxsim
+
+var lbServiceSubs, poolSubs []sub
