@@ -141,7 +141,7 @@ const (
 	MonitorHTTPS MonitorType = "HTTPS" // certificates are not verified: NSX's default, server_auth IGNORE
 	MonitorTCP   MonitorType = "TCP"   // succeeds on connect
 	MonitorUDP   MonitorType = "UDP"   // sends Send and expects an answer that contains Receive
-	// MonitorICMP is not probed, as ICMP needs privileges: it succeeds, and the member's status says so.
+	// MonitorICMP is not probed, as ICMP needs privileges: it counts as a success, and the pool's status says so.
 	MonitorICMP MonitorType = "ICMP"
 )
 

@@ -12,7 +12,8 @@
 //     (they are reset) at once; so does a single port that is gone.
 //   - A virtual server that moves to another pool keeps its listeners and its TCP connections; its UDP flows
 //     choose a member of the new pool with their next datagram.
-//   - A member that is gone or DISABLED loses its connections; GRACEFUL_DISABLED keeps them and gets no new
-//     ones, except from clients that source-IP persistence ties to it.
+//   - A member that is gone or DISABLED loses its connections ([Options.DisabledKeepsConnections] has it
+//     otherwise); GRACEFUL_DISABLED keeps them and gets no new ones, except from clients that source-IP
+//     persistence ties to it.
 //   - A member that is DOWN keeps its TCP connections, gets no new ones and loses its UDP flows.
 package dataplane

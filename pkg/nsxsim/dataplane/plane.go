@@ -1,11 +1,15 @@
 package dataplane
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"net/netip"
+	"slices"
+	"sync"
 	"time"
 
-	"github.com/go-logr/logr"
+	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 )
 
@@ -18,6 +22,10 @@ type Options struct {
 	// succeed: once, or Rise times with RiseFromStart.
 	InitiallyUp   bool
 	RiseFromStart bool
+	// DisabledKeepsConnections: the connections of a member that becomes DISABLED live on, as NSX's reference has
+	// it, where GRACEFUL_DISABLED differs only for persisted clients. Otherwise they are reset, which shows up
+	// those who disable members that they should drain.
+	DisabledKeepsConnections bool
 	// DialTimeout for one connection to a member; 0: 3 s.
 	DialTimeout time.Duration
 	// DialAttempts is the number of members tried for one connection; 0: 3.
@@ -30,20 +38,179 @@ type Options struct {
 	// Clock for intervals and expiry; nil: the real one. Deadlines of network calls are always real.
 	Clock clock.WithTicker
 	// Logger for state changes; the zero value logs nothing.
-	Logger logr.Logger
+	Logger klog.Logger
 }
 
+// ErrClosed is the error of Apply after Close.
+var ErrClosed = errors.New("data plane is closed")
+
 // Plane is a running load balancer.
-type Plane struct{}
+type Plane struct {
+	opts      Options
+	clock     clock.WithTicker
+	segments  sync.Pool // *[]byte for TCP
+	datagrams sync.Pool // *[]byte of maxDatagram
+
+	ctx     context.Context // ends with Close, and with it all that runs
+	cancel  context.CancelFunc
+	running sync.WaitGroup // all goroutines
+
+	mu             sync.Mutex // orders Apply and Close; nothing on the data path takes it
+	virtualServers []*virtualServer
+	pools          []*pool
+}
 
 // New returns a Plane that serves nothing yet. Close it to end its goroutines.
-func New(Options) *Plane { return &Plane{} }
+func New(opts Options) *Plane {
+	opts.DialTimeout = cmp.Or(opts.DialTimeout, 3*time.Second)
+	opts.DialAttempts = cmp.Or(opts.DialAttempts, 3)
+	opts.MaxFlows = cmp.Or(opts.MaxFlows, 4096)
+	opts.Housekeeping = cmp.Or(opts.Housekeeping, time.Second)
+	opts.SNATAddress = opts.SNATAddress.Unmap()
+	if opts.Clock == nil {
+		opts.Clock = clock.RealClock{}
+	}
+	p := &Plane{
+		opts: opts, clock: opts.Clock,
+		segments:  sync.Pool{New: func() any { return new(make([]byte, 32<<10)) }},
+		datagrams: sync.Pool{New: func() any { return new(make([]byte, maxDatagram)) }},
+	}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	ticker := p.clock.NewTicker(opts.Housekeeping)
+	p.running.Go(func() { p.keepHouse(ticker) })
+	return p
+}
 
-// Apply makes cfg the desired state.
-func (p *Plane) Apply(ctx context.Context, cfg Config) error { return nil }
+// Apply makes cfg the desired state, at once: when it returns, ports that are not wanted are free, and those that
+// are wanted are bound or will be retried, which their status tells and is no error. What does not differ is not
+// touched. Each virtual server changes in one step.
+//
+// A virtual server that cannot be served as configured is DOWN with a reason; the error, which wraps ErrInvalid,
+// names all of these, and everything else is applied. After Close the error is ErrClosed.
+func (p *Plane) Apply(ctx context.Context, cfg Config) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	all, invalid := normalize(cfg)
+	wanted := make(map[string]desired, len(all))
+	for _, d := range all {
+		wanted[d.ID] = d
+	}
+
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ctx.Err() != nil {
+		return ErrClosed
+	}
+	// What is not wanted goes first, as it may be in the way of what is.
+	running := map[string]*virtualServer{}
+	for _, vs := range p.virtualServers {
+		vs.narrow(wanted[vs.id]) // closes it, if it is not wanted
+		running[vs.id] = vs
+	}
+	pools, unused := p.applyPools(all)
+	p.virtualServers = nil
+	for _, d := range all {
+		vs := running[d.ID]
+		if vs == nil {
+			vs = newVirtualServer(p, d.ID)
+		}
+		p.virtualServers = append(p.virtualServers, vs)
+		var pool *pool
+		if d.Pool != nil {
+			pool = pools[d.Pool.ID]
+		}
+		vs.apply(ctx, d, pool)
+	}
+	for _, pool := range unused {
+		pool.close()
+	}
+	return invalid
+}
+
+// applyPools makes the pools of all the desired state, and returns them by id. The unused ones are still to be closed.
+func (p *Plane) applyPools(all []desired) (pools map[string]*pool, unused map[string]*pool) {
+	pools, unused = map[string]*pool{}, map[string]*pool{}
+	for _, running := range p.pools {
+		unused[running.id] = running
+	}
+	inUse := map[string]bool{}
+	for _, d := range all {
+		if d.Pool != nil && d.fault == nil && !d.Disabled {
+			inUse[d.Pool.ID] = true
+		}
+	}
+	p.pools = nil
+	for _, d := range all {
+		if d.Pool == nil || pools[d.Pool.ID] != nil {
+			continue
+		}
+		pool := unused[d.Pool.ID]
+		if pool == nil {
+			pool = newPool(p, d.Pool.ID)
+		}
+		delete(unused, pool.id)
+		pools[pool.id] = pool
+		p.pools = append(p.pools, pool)
+		var probePort uint16
+		if len(d.Ports) > 0 {
+			probePort = d.Ports[0].Member
+		}
+		pool.apply(d.Pool, probePort, inUse[pool.id])
+	}
+	return pools, unused
+}
+
+// keepHouse does what time asks for, until Close.
+func (p *Plane) keepHouse(ticker clock.Ticker) {
+	defer ticker.Stop()
+	for {
+		select {
+		case <-p.ctx.Done():
+			return
+		case <-ticker.C():
+		}
+		for _, vs := range p.serving() {
+			vs.keepHouse(p.clock.Now())
+		}
+	}
+}
+
+func (p *Plane) serving() []*virtualServer {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Clone(p.virtualServers)
+}
 
 // Status of all that the last Config names.
-func (p *Plane) Status() Status { return Status{} }
+func (p *Plane) Status() Status {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var st Status
+	pools := map[string]*PoolStatus{}
+	for _, pool := range p.pools {
+		st.Pools = append(st.Pools, pool.status())
+	}
+	for i := range st.Pools {
+		pools[st.Pools[i].ID] = &st.Pools[i]
+	}
+	for _, vs := range p.virtualServers {
+		st.VirtualServers = append(st.VirtualServers, vs.status(pools))
+	}
+	return st
+}
 
-// Close ends everything.
-func (p *Plane) Close() {}
+// Close closes all listeners, resets all connections, and waits for all goroutines to end.
+func (p *Plane) Close() {
+	p.mu.Lock()
+	p.cancel()
+	for _, vs := range p.virtualServers {
+		vs.close()
+	}
+	for _, pool := range p.pools {
+		pool.close()
+	}
+	p.virtualServers, p.pools = nil, nil
+	p.mu.Unlock()
+	p.running.Wait()
+}

@@ -1,0 +1,53 @@
+package dataplane
+
+import "time"
+
+// verdict is what one monitor makes of one member: a state machine fed with the outcomes of probes.
+type verdict struct {
+	up      bool
+	settled bool // it was UP before (or is to be taken so): Rise counts
+	run     int  // outcomes in a row that speak against up
+	cause   string
+	checked time.Time // end of the last probe
+}
+
+// newVerdict is the verdict before the first probe.
+func newVerdict(o *Options) verdict {
+	v := verdict{up: o.InitiallyUp, settled: o.InitiallyUp || o.RiseFromStart}
+	if !v.up {
+		v.cause = "not checked yet"
+	}
+	return v
+}
+
+// record takes the outcome of a probe that ended at now.
+func (v *verdict) record(m *Monitor, err error, now time.Time) {
+	v.checked = now
+	if err != nil {
+		v.cause = err.Error()
+	}
+	if ok := err == nil; ok == v.up {
+		v.run = 0
+		return
+	}
+	v.run++
+	if v.run < v.needed(m) {
+		return
+	}
+	v.up, v.run = !v.up, 0
+	if v.up {
+		v.settled, v.cause = true, ""
+	}
+}
+
+// needed is the number of outcomes in a row that turn the verdict.
+func (v *verdict) needed(m *Monitor) int {
+	switch {
+	case v.up:
+		return m.Fall
+	case v.settled:
+		return m.Rise
+	default:
+		return 1
+	}
+}

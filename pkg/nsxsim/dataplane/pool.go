@@ -1,0 +1,334 @@
+package dataplane
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// pool is a running Pool: its members, their health and who is connected to them. Several virtual servers may
+// use it.
+type pool struct {
+	plane    *Plane
+	id       string
+	counters counters
+
+	mu      sync.Mutex // the innermost lock; never held across I/O
+	cfg     *Pool
+	inUse   bool      // by an enabled virtual server
+	members []*member // in the Config's order
+	byKey   map[netip.AddrPort]*member
+	opaque  string // why the last connection of a Transparent pool did not show the client's address
+}
+
+// member of a pool. All but the counters is guarded by pool.mu.
+type member struct {
+	share
+	cfg      Member
+	counters counters
+	probers  map[string]*prober // by monitor id
+	up       bool               // all its monitors say so
+	changed  time.Time
+	sessions map[*session]struct{}
+}
+
+func newPool(plane *Plane, id string) *pool {
+	return &pool{plane: plane, id: id, byKey: map[netip.AddrPort]*member{}}
+}
+
+// apply makes cfg the desired state. probePort is for members and monitors that name no port.
+func (p *pool) apply(cfg *Pool, probePort uint16, inUse bool) {
+	p.mu.Lock()
+	var cut []*session
+	old := p.byKey
+	p.cfg, p.inUse = cfg, inUse
+	p.members, p.byKey = nil, make(map[netip.AddrPort]*member, len(cfg.Members))
+	for _, m := range cfg.Members {
+		key := netip.AddrPortFrom(m.Address, m.Port)
+		mem, known := old[key]
+		if !known {
+			mem = &member{share: share{key: key}, probers: map[string]*prober{}, sessions: map[*session]struct{}{}}
+		}
+		delete(old, key)
+		mem.cfg, mem.weight = m, m.Weight
+		p.members = append(p.members, mem)
+		p.byKey[key] = mem
+		p.monitor(mem, probePort)
+		if p.judge(mem) && !known {
+			mem.changed = time.Time{} // how it begins is no change
+		}
+		if !mem.up {
+			cut = append(cut, mem.sessionsOf(UDP)...)
+		}
+		if m.AdminState == Disabled && !p.plane.opts.DisabledKeepsConnections {
+			cut = append(cut, mem.sessionsOf(TCP, UDP)...)
+		}
+	}
+	for _, gone := range old {
+		gone.stopProbers()
+		cut = append(cut, gone.sessionsOf(TCP, UDP)...)
+	}
+	if cfg.SNAT != Transparent {
+		p.opaque = ""
+	}
+	p.mu.Unlock()
+	abortAll(cut)
+}
+
+// close ends the probing. Connections live on: they belong to the virtual servers.
+func (p *pool) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, m := range p.members {
+		m.stopProbers()
+	}
+}
+
+// monitor starts and stops the probers of a member so that they are what the pool's monitors want. A prober
+// that replaces another of the same monitor goes on from its verdict.
+func (p *pool) monitor(mem *member, probePort uint16) {
+	wanted := map[string]*prober{}
+	for i := range p.cfg.Monitors {
+		mon := &p.cfg.Monitors[i]
+		if mon.Type == MonitorICMP {
+			continue
+		}
+		target := netip.AddrPortFrom(mem.cfg.Address, firstPort(mon.Port, mem.cfg.Port, probePort))
+		running := mem.probers[mon.ID]
+		if running != nil && running.sameAs(mon, target) {
+			wanted[mon.ID] = running
+			delete(mem.probers, mon.ID)
+			continue
+		}
+		pr := &prober{pool: p, member: mem, monitor: *mon, target: target, verdict: newVerdict(&p.plane.opts)}
+		if running != nil {
+			pr.verdict = running.verdict
+		}
+		wanted[mon.ID] = pr
+		var ctx context.Context
+		ctx, pr.cancel = context.WithCancel(p.plane.ctx)
+		p.plane.running.Go(func() { pr.run(ctx) })
+	}
+	mem.stopProbers()
+	mem.probers = wanted
+}
+
+func firstPort(ports ...uint16) uint16 {
+	for _, port := range ports {
+		if port != 0 {
+			return port
+		}
+	}
+	return 0
+}
+
+func (m *member) stopProbers() {
+	for _, pr := range m.probers {
+		pr.cancel()
+	}
+	m.probers = nil
+}
+
+// record takes the outcome of a probe.
+func (p *pool) record(pr *prober, err error) {
+	p.mu.Lock()
+	if pr.member.probers[pr.monitor.ID] != pr {
+		p.mu.Unlock()
+		return // replaced while it probed
+	}
+	pr.verdict.record(&pr.monitor, err, p.plane.clock.Now())
+	changed, up, cause := p.judge(pr.member), pr.member.up, p.failureCause(pr.member)
+	var cut []*session
+	if !up {
+		cut = pr.member.sessionsOf(UDP)
+	}
+	p.mu.Unlock()
+	abortAll(cut)
+	if changed {
+		p.plane.opts.Logger.V(1).Info("Member health changed", "pool", p.id, "member", pr.member.key, "up", up, "cause", cause)
+	}
+}
+
+// judge sums up the verdicts on a member and tells whether that changes its health.
+func (p *pool) judge(m *member) bool {
+	up := true
+	for _, pr := range m.probers {
+		up = up && pr.verdict.up
+	}
+	if up == m.up {
+		return false
+	}
+	m.up, m.changed = up, p.plane.clock.Now()
+	return true
+}
+
+// failureCause says why a member is DOWN: with several monitors, what each of them found (the format is NSX's).
+func (p *pool) failureCause(m *member) string {
+	var causes []string
+	for i := range p.cfg.Monitors {
+		id := p.cfg.Monitors[i].ID
+		pr := m.probers[id]
+		if pr == nil || pr.verdict.up {
+			continue
+		}
+		if len(p.cfg.Monitors) == 1 {
+			return pr.verdict.cause
+		}
+		causes = append(causes, fmt.Sprintf("%s:%s.", id, pr.verdict.cause))
+	}
+	return strings.Join(causes, " ")
+}
+
+// assign ties a session to a member that may get it and that is not in tried: the preferred one, if there is
+// one, else the choice of the pool's algorithm. It returns nil if there is none.
+func (p *pool) assign(s *session, preferred netip.AddrPort, tried []netip.AddrPort) *member {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	chosen := p.byKey[preferred]
+	if chosen == nil || !chosen.up || chosen.cfg.AdminState == Disabled || slices.Contains(tried, preferred) {
+		candidates := p.eligible(tried)
+		if len(candidates) == 0 {
+			return nil
+		}
+		chosen = p.byKey[choose(p.cfg.Algorithm, candidates, s.client.Addr()).key]
+	}
+	chosen.connections++
+	chosen.sessions[s] = struct{}{}
+	return chosen
+}
+
+// eligible returns the members for a new connection: the primary ones that are UP and ENABLED; the backup ones
+// if there are too few of these, or if all of these were tried.
+func (p *pool) eligible(tried []netip.AddrPort) []*share {
+	var primary, backup []*share
+	for _, m := range p.members {
+		switch {
+		case !m.up || m.cfg.AdminState != Enabled:
+		case m.cfg.Backup:
+			backup = append(backup, &m.share)
+		default:
+			primary = append(primary, &m.share)
+		}
+	}
+	untried := func(all []*share) []*share {
+		return slices.DeleteFunc(all, func(s *share) bool { return slices.Contains(tried, s.key) })
+	}
+	tooFew := len(primary) < p.cfg.MinActiveMembers
+	primary, backup = untried(primary), untried(backup)
+	if len(primary) == 0 || (tooFew && len(backup) > 0) {
+		return backup
+	}
+	return primary
+}
+
+// release undoes assign.
+func (p *pool) release(s *session, m *member) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	m.connections--
+	delete(m.sessions, s)
+}
+
+// snat returns the pool's SNAT mode.
+func (p *pool) snat() SNAT {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cfg.SNAT
+}
+
+// noteOpaque remembers, for the status, why a connection could not show its client's address; "": it could.
+func (p *pool) noteOpaque(why string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.opaque = why
+}
+
+func (m *member) sessionsOf(protocols ...Protocol) []*session {
+	var found []*session
+	for s := range m.sessions {
+		if slices.Contains(protocols, s.protocol) {
+			found = append(found, s)
+		}
+	}
+	return found
+}
+
+// status of the pool and its members.
+func (p *pool) status() PoolStatus {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	st := PoolStatus{ID: p.id, Counters: p.counters.snapshot()}
+	for _, m := range p.members {
+		st.Members = append(st.Members, p.memberStatus(m))
+	}
+	st.State, st.Reason = poolState(st.Members, p.cfg.MinActiveMembers)
+	if !p.inUse {
+		st.State, st.Reason = StateUnknown, "on no enabled virtual server"
+	}
+	notes := []string{st.Reason}
+	for _, mon := range p.cfg.Monitors {
+		if mon.Type == MonitorICMP {
+			notes = append(notes, fmt.Sprintf("monitor %s: ICMP is not probed and counts as a success", mon.ID))
+		}
+	}
+	st.Reason = joinReasons(append(notes, p.opaque)...)
+	return st
+}
+
+func (p *pool) memberStatus(m *member) MemberStatus {
+	st := MemberStatus{
+		Address: m.cfg.Address, Port: m.cfg.Port, Backup: m.cfg.Backup,
+		State: StateDown, FailureCause: p.failureCause(m), LastChange: m.changed, Counters: m.counters.snapshot(),
+	}
+	switch {
+	case m.cfg.AdminState == Disabled:
+		st.State = StateDisabled
+	case m.cfg.AdminState == GracefulDisabled:
+		st.State = StateGracefulDisabled
+	case m.up:
+		st.State = StateUp
+	}
+	for _, pr := range m.probers {
+		if pr.verdict.checked.After(st.LastCheck) {
+			st.LastCheck = pr.verdict.checked
+		}
+	}
+	return st
+}
+
+// poolState sums up members in NSX's words, and says why it is not UP.
+func poolState(members []MemberStatus, minActive int) (State, string) {
+	var primary, primaryUp, backupUp int
+	for _, m := range members {
+		switch {
+		case m.Backup && m.State == StateUp:
+			backupUp++
+		case !m.Backup:
+			primary++
+			if m.State == StateUp {
+				primaryUp++
+			}
+		}
+	}
+	counts := fmt.Sprintf("%d of %d members UP", primaryUp, primary)
+	switch {
+	case len(members) == 0:
+		return StateDown, "no members"
+	case backupUp > 0 && primaryUp < minActive:
+		return StatePrimaryDown, fmt.Sprintf("%s of at least %d: backup members serve", counts, minActive)
+	case primaryUp == 0:
+		return StateDown, counts
+	case primaryUp < primary:
+		return StatePartiallyUp, counts
+	default:
+		return StateUp, ""
+	}
+}
+
+func joinReasons(reasons ...string) string {
+	return strings.Join(slices.DeleteFunc(reasons, func(r string) bool { return r == "" }), "; ")
+}

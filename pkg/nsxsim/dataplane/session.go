@@ -1,0 +1,196 @@
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// session is one client's TCP connection or UDP flow through a listener to a member. The goroutine that serves
+// it owns it and ends it; others may only abort it.
+type session struct {
+	listener   *listener
+	protocol   Protocol
+	client     netip.AddrPort
+	pool       *pool       // nil: the virtual server has none
+	sticky     *stickiness // nil: no persistence
+	memberPort uint16
+	member     *member // once connected
+	ctx        context.Context
+	cancel     context.CancelFunc
+	active     atomic.Int64 // when bytes last passed, in Unix nanoseconds of the plane's clock
+
+	mu      sync.Mutex
+	conns   []net.Conn
+	aborted bool
+}
+
+// own makes conn end with the session. It returns false, with conn closed, if the session was aborted before.
+func (s *session) own(conn net.Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.aborted {
+		reset(conn)
+		return false
+	}
+	s.conns = append(s.conns, conn)
+	return true
+}
+
+// abort resets the session's connections, which makes its goroutine end it.
+func (s *session) abort() {
+	s.cancel()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.aborted = true
+	for _, c := range s.conns {
+		reset(c)
+	}
+}
+
+func abortAll(sessions []*session) {
+	for _, s := range sessions {
+		s.abort()
+	}
+}
+
+// end closes the session's connections and gives back all that it held.
+func (s *session) end() {
+	s.cancel()
+	s.mu.Lock()
+	for _, c := range s.conns {
+		c.Close()
+	}
+	s.mu.Unlock()
+	if s.member != nil {
+		s.pool.release(s, s.member)
+		s.pool.counters.end()
+		s.member.counters.end()
+		if s.sticky != nil {
+			s.sticky.touch(s.client.Addr(), s.member.key, s.plane().clock.Now())
+		}
+	}
+	s.listener.vs.forget(s)
+}
+
+func (s *session) plane() *Plane { return s.listener.vs.plane }
+
+// connect chooses a member and connects to it; when that fails, to the next. It returns nil if no member answers.
+func (s *session) connect() net.Conn {
+	if s.pool == nil {
+		return nil
+	}
+	var tried []netip.AddrPort
+	for range s.plane().opts.DialAttempts {
+		m := s.choose(tried)
+		if m == nil {
+			return nil
+		}
+		conn, err := s.dial(m)
+		if err == nil && s.own(conn) {
+			s.member = m
+			m.counters.begin()
+			s.pool.counters.begin()
+			return conn
+		}
+		s.pool.release(s, m)
+		if s.ctx.Err() != nil {
+			return nil
+		}
+		m.counters.refused.Add(1)
+		s.pool.counters.refused.Add(1)
+		s.plane().opts.Logger.V(2).Info("Member does not answer", "pool", s.pool.id, "member", m.key, "err", err)
+		tried = append(tried, m.key)
+	}
+	return nil
+}
+
+// choose ties the session to the member that the client's persistence or else the pool's algorithm names.
+func (s *session) choose(tried []netip.AddrPort) *member {
+	if s.sticky == nil {
+		return s.pool.assign(s, netip.AddrPort{}, tried)
+	}
+	return s.sticky.assign(s.client.Addr(), s.plane().clock.Now(), func(preferred netip.AddrPort) *member {
+		return s.pool.assign(s, preferred, tried)
+	})
+}
+
+// dial connects to a member with the source address that the pool's SNAT asks for.
+func (s *session) dial(m *member) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(s.ctx, s.plane().opts.DialTimeout)
+	defer cancel()
+	network := map[Protocol]string{TCP: "tcp", UDP: "udp"}[s.protocol]
+	target := netip.AddrPortFrom(m.key.Addr(), firstPort(m.key.Port(), s.memberPort))
+	if s.pool.snat() != Transparent {
+		return s.plane().dialFromSNAT(ctx, network, target)
+	}
+	conn, err := dial(ctx, network, s.client.Addr(), target)
+	switch {
+	case err == nil:
+		s.pool.noteOpaque("")
+	case errors.Is(err, errSource):
+		s.pool.noteOpaque(fmt.Sprintf("not transparent for client %v: %v", s.client.Addr(), err))
+		return s.plane().dialFromSNAT(ctx, network, target)
+	}
+	return conn, err
+}
+
+// countIn counts n bytes from the client to the member.
+func (s *session) countIn(n int) {
+	s.active.Store(s.plane().clock.Now().UnixNano())
+	for _, c := range []*counters{&s.listener.vs.counters, &s.pool.counters, &s.member.counters} {
+		c.in.Add(int64(n))
+	}
+}
+
+// countOut counts n bytes from the member to the client.
+func (s *session) countOut(n int) {
+	s.active.Store(s.plane().clock.Now().UnixNano())
+	for _, c := range []*counters{&s.listener.vs.counters, &s.pool.counters, &s.member.counters} {
+		c.out.Add(int64(n))
+	}
+}
+
+// idleSince tells whether no bytes passed from a time on.
+func (s *session) idleSince(t time.Time) bool { return s.active.Load() <= t.UnixNano() }
+
+// splice passes bytes between client and member until both have closed, each side's close (a FIN) handed on to the
+// other; any error resets both.
+func (s *session) splice(client, server *net.TCPConn) {
+	var back sync.WaitGroup
+	back.Go(func() { s.pump(client, server, s.countOut) })
+	s.pump(server, client, s.countIn)
+	back.Wait()
+}
+
+// pump copies from src to dst until src closes.
+func (s *session) pump(dst, src *net.TCPConn, count func(int)) {
+	buf := s.plane().segments.Get().(*[]byte)
+	defer s.plane().segments.Put(buf)
+	for {
+		n, err := src.Read(*buf)
+		if n > 0 {
+			count(n)
+			if _, err := dst.Write((*buf)[:n]); err != nil {
+				s.abort()
+				return
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			if dst.CloseWrite() != nil {
+				s.abort()
+			}
+			return
+		case err != nil:
+			s.abort()
+			return
+		}
+	}
+}
