@@ -36,12 +36,12 @@ func (s *Sim) populate(empty bool) error {
 	if empty {
 		return nil
 	}
-	s.mu.Lock()
-	node := s.newID()
-	s.mu.Unlock()
 	cluster, err := s.As(DefaultUsername).Create(KindEdgeCluster, Object{
 		"display_name": "edge-cluster",
-		"members":      []any{map[string]any{"transport_node_id": node, "member_index": 0, "display_name": "edge-node"}},
+		"members": []any{
+			map[string]any{"transport_node_id": s.newID(), "member_index": 0, "display_name": "edge-node-1"},
+			map[string]any{"transport_node_id": s.newID(), "member_index": 1, "display_name": "edge-node-2"},
+		},
 	})
 	if err != nil {
 		return fmt.Errorf("the edge cluster: %w", err)

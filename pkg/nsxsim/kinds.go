@@ -35,6 +35,7 @@ type kind struct {
 	path    string   // below /api/v1; empty for kinds reached through another object
 	types   []string // allowed resource_type; where there is one, clients may omit it
 	removed string   // the NSX release that no longer has the kind, if any
+	traffic bool     // changes of it may change what the data plane does
 	fields  []field
 
 	mirror  func(document)                             // derives fields from others, before checks
@@ -63,7 +64,7 @@ const removedLB = "9.0"
 func manager() []*kind {
 	return []*kind{
 		{
-			name: KindLBService, path: "loadbalancer/services", types: []string{"LbService"}, removed: removedLB,
+			name: KindLBService, path: "loadbalancer/services", types: []string{"LbService"}, removed: removedLB, traffic: true,
 			fields: []field{
 				{name: "attachment", shape: objectShape, fields: []field{
 					{name: "target_type", shape: stringShape, required: true, oneOf: []string{"LogicalRouter"}},
@@ -81,7 +82,7 @@ func manager() []*kind {
 			subs:  lbServiceSubs,
 		},
 		{
-			name: KindVirtualServer, path: "loadbalancer/virtual-servers", types: []string{"LbVirtualServer"}, removed: removedLB,
+			name: KindVirtualServer, path: "loadbalancer/virtual-servers", types: []string{"LbVirtualServer"}, removed: removedLB, traffic: true,
 			fields: []field{
 				{name: "ip_address", shape: stringShape, required: true, check: checkAddress},
 				{name: "ip_protocol", shape: stringShape, def: `"TCP"`, oneOf: []string{"TCP", "UDP"}},
@@ -111,7 +112,7 @@ func manager() []*kind {
 			check:  checkVirtualServer,
 		},
 		{
-			name: KindPool, path: "loadbalancer/pools", types: []string{"LbPool"}, removed: removedLB,
+			name: KindPool, path: "loadbalancer/pools", types: []string{"LbPool"}, removed: removedLB, traffic: true,
 			fields: []field{
 				{name: "algorithm", shape: stringShape, def: `"ROUND_ROBIN"`,
 					oneOf: []string{"ROUND_ROBIN", "WEIGHTED_ROUND_ROBIN", "LEAST_CONNECTION", "WEIGHTED_LEAST_CONNECTION", "IP_HASH"}},
@@ -139,7 +140,7 @@ func manager() []*kind {
 			subs:  poolSubs,
 		},
 		{
-			name: KindMonitor, path: "loadbalancer/monitors", removed: removedLB,
+			name: KindMonitor, path: "loadbalancer/monitors", removed: removedLB, traffic: true,
 			types: []string{"LbHttpMonitor", "LbHttpsMonitor", "LbTcpMonitor", "LbUdpMonitor", "LbIcmpMonitor", "LbPassiveMonitor"},
 			fields: []field{
 				{name: "interval", types: activeMonitors, shape: intShape, def: "5", min: 1, max: 2147483},
@@ -168,7 +169,7 @@ func manager() []*kind {
 			filters: map[string]func(document, string) bool{"type": ofType("Lb", "Monitor")},
 		},
 		{
-			name: KindApplicationProfile, path: "loadbalancer/application-profiles", removed: removedLB,
+			name: KindApplicationProfile, path: "loadbalancer/application-profiles", removed: removedLB, traffic: true,
 			types: []string{"LbFastTcpProfile", "LbFastUdpProfile", "LbHttpProfile"},
 			fields: []field{
 				{name: "idle_timeout", types: []string{"LbFastTcpProfile"}, shape: intShape, def: "1800", min: 1, max: 2147483},
@@ -186,7 +187,7 @@ func manager() []*kind {
 			filters: map[string]func(document, string) bool{"type": ofType("Lb", "Profile")},
 		},
 		{
-			name: KindPersistenceProfile, path: "loadbalancer/persistence-profiles", removed: removedLB,
+			name: KindPersistenceProfile, path: "loadbalancer/persistence-profiles", removed: removedLB, traffic: true,
 			types: []string{"LbSourceIpPersistenceProfile", "LbCookiePersistenceProfile"},
 			fields: []field{
 				{name: "persistence_shared", shape: boolShape, def: "false"},
@@ -205,7 +206,7 @@ func manager() []*kind {
 		{name: KindServerSSLProfile, path: "loadbalancer/server-ssl-profiles", types: []string{"LbServerSslProfile"}, removed: removedLB},
 		{name: KindTCPProfile, path: "loadbalancer/tcp-profiles", types: []string{"LbTcpProfile"}, removed: removedLB},
 		{
-			name: KindNSGroup, path: "ns-groups", types: []string{"NSGroup"}, removed: removedLB,
+			name: KindNSGroup, path: "ns-groups", types: []string{"NSGroup"}, removed: removedLB, traffic: true,
 			fields: []field{
 				{name: "members", shape: listShape, max: 500, fields: []field{
 					{name: "resource_type", shape: stringShape, def: `"NSGroupSimpleExpression"`},
@@ -223,7 +224,7 @@ func manager() []*kind {
 			subs:   nsGroupSubs,
 		},
 		{
-			name: KindIPSet, path: "ip-sets", types: []string{"IPSet"}, removed: removedLB,
+			name: KindIPSet, path: "ip-sets", types: []string{"IPSet"}, removed: removedLB, traffic: true,
 			fields: []field{
 				{name: "ip_addresses", shape: listShape, max: 4000, item: &field{shape: stringShape, check: checkAddressRange}},
 			},

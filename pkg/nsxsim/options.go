@@ -9,6 +9,8 @@ import (
 	"github.com/google/uuid"
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
+
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim/dataplane"
 )
 
 // What a fresh simulator lets in, and the limits of a real NSX manager for those
@@ -52,6 +54,12 @@ type Options struct {
 	// AllowLoopbackMembers lets a pool's member group have loopback addresses,
 	// which NSX drops: for labs whose nodes live on 127.0.0.0/8.
 	AllowLoopbackMembers bool
+
+	// DataPlane, when set, makes virtual servers on enabled, attached load
+	// balancer services really listen on their addresses, check their members and
+	// forward. New members are UP before their first check unless
+	// Quirks.UncheckedMembersDown. Close the simulator to free the addresses.
+	DataPlane *dataplane.Options
 
 	// Empty leaves out what a fresh NSX has: see Sim.EdgeClusterID and
 	// Sim.Tier0ID. The system's own profiles and monitors are always there.
@@ -115,6 +123,10 @@ type Quirks struct {
 	// UncheckedMembersDown: a member with an active monitor is DOWN until its
 	// first check, instead of UP.
 	UncheckedMembersDown bool `json:"uncheckedMembersDown,omitempty"`
+
+	// UnsizedGroupServes: of a member group without max_ip_list_size all members
+	// serve, instead of one with the surplus DISABLED.
+	UnsizedGroupServes bool `json:"unsizedGroupServes,omitempty"`
 
 	// FinalCursor: the last page of a list has a cursor starting with 0000
 	// instead of none.

@@ -3,6 +3,7 @@ package nsxsim
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -30,11 +31,13 @@ type Sim struct {
 	faults  *Faults
 	done    chan struct{} // closed by Close
 	close   func()
+	plane   *planeDriver // nil without a data plane
 
 	mu      sync.Mutex // guards all below, and newID
 	newID   func() string
 	store   *store
 	ipPools map[string]*ipPool
+	health  map[netip.Addr]bool // see SetMemberHealth
 
 	edgeClusterID, tier0ID string
 }
@@ -62,9 +65,15 @@ func New(o Options) (*Sim, error) {
 		limits:              newLimiter(o),
 		store:               newStore(),
 		ipPools:             map[string]*ipPool{},
+		health:              map[netip.Addr]bool{},
 	}
 	s.done = make(chan struct{})
-	s.close = sync.OnceFunc(func() { close(s.done) })
+	s.close = sync.OnceFunc(func() {
+		close(s.done)
+		if s.plane != nil {
+			s.plane.close()
+		}
+	})
 	var ids sync.Mutex
 	s.newID = func() string {
 		ids.Lock()
@@ -89,11 +98,14 @@ func New(o Options) (*Sim, error) {
 	if err := s.populate(o.Empty); err != nil {
 		return nil, fmt.Errorf("making a fresh NSX: %w", err)
 	}
+	if o.DataPlane != nil {
+		s.drive(*o.DataPlane)
+	}
 	return s, nil
 }
 
-// Close ends what requests wait for: delays and pauses. Requests held by them
-// are dropped undone.
+// Close ends what requests wait for, delays and pauses (requests held by them
+// are dropped undone), and the data plane.
 func (s *Sim) Close() { s.close() }
 
 // Journal tells the requests served.
@@ -112,9 +124,6 @@ func (s *Sim) Tier0ID() string { return s.tier0ID }
 
 // now is the time in milliseconds, as NSX writes timestamps.
 func (s *Sim) now() int64 { return s.clock.Now().UnixMilli() }
-
-// committed is called under the lock after each change of an object.
-func (s *Sim) committed(*object) {}
 
 // Object is a document as tests see it: decoded JSON. It is a copy; changing it
 // changes nothing in the simulator.

@@ -1,0 +1,63 @@
+package nsxsim
+
+import (
+	"context"
+	"sync"
+
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim/dataplane"
+)
+
+// planeDriver keeps a data plane in step with the documents: after a change it
+// applies the whole of the traffic, once for all changes made meanwhile.
+type planeDriver struct {
+	plane   *dataplane.Plane
+	changed chan struct{} // holds one token: something changed since the last look
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+}
+
+// drive starts the data plane; s.Close ends it.
+func (s *Sim) drive(o dataplane.Options) {
+	if o.Logger.GetSink() == nil {
+		o.Logger = s.logger.WithName("dataplane")
+	}
+	o.InitiallyUp = o.InitiallyUp || !s.quirks.UncheckedMembersDown
+	ctx, cancel := context.WithCancel(context.Background())
+	d := &planeDriver{plane: dataplane.New(o), changed: make(chan struct{}, 1), cancel: cancel}
+	s.plane = d
+	d.running.Go(func() {
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-d.changed:
+			}
+			s.mu.Lock()
+			cfg := s.traffic()
+			s.mu.Unlock()
+			if err := d.plane.Apply(ctx, cfg); err != nil && ctx.Err() == nil {
+				s.logger.Error(err, "Applying the traffic to the data plane")
+			}
+		}
+	})
+}
+
+func (d *planeDriver) mark() {
+	select {
+	case d.changed <- struct{}{}:
+	default: // somebody marked it already
+	}
+}
+
+func (d *planeDriver) close() {
+	d.cancel()
+	d.running.Wait()
+	d.plane.Close()
+}
+
+// committed is called under the lock after each change of an object.
+func (s *Sim) committed(o *object) {
+	if s.plane != nil && o.kind.traffic {
+		s.plane.mark()
+	}
+}

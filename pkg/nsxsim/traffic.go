@@ -1,0 +1,154 @@
+package nsxsim
+
+import (
+	"encoding/json"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim/dataplane"
+)
+
+// traffic gives what a data plane has to serve: the virtual servers on enabled,
+// attached load balancer services, in order of creation of the services.
+func (s *Sim) traffic() dataplane.Config {
+	var cfg dataplane.Config
+	pools := map[string]*dataplane.Pool{}
+	for _, service := range s.store.list(KindLBService) {
+		if !serves(service.doc) {
+			continue
+		}
+		for _, id := range service.doc.strs("virtual_server_ids") {
+			cfg.VirtualServers = append(cfg.VirtualServers, s.trafficOf(s.store.get(KindVirtualServer, id), pools))
+		}
+	}
+	return cfg
+}
+
+// serves tells whether a load balancer service carries traffic at all.
+func serves(service document) bool {
+	return service.boolean("enabled") && service.has("attachment")
+}
+
+func (s *Sim) trafficOf(vs *object, pools map[string]*dataplane.Pool) dataplane.VirtualServer {
+	doc := vs.doc
+	limit, _ := doc.integer("max_concurrent_connections")
+	rate, _ := doc.integer("max_new_connection_rate")
+	return dataplane.VirtualServer{
+		ID:                vs.id,
+		Address:           parseAddress(doc.str("ip_address")),
+		Protocol:          dataplane.Protocol(doc.str("ip_protocol")),
+		Ports:             portMaps(parsePorts(doc.strs("ports")), parsePorts(doc.strs("default_pool_member_ports"))),
+		Pool:              s.trafficPool(doc.str("pool_id"), pools),
+		Persistence:       s.persistenceOf(doc.str("persistence_profile_id")),
+		Access:            s.accessOf(doc.object("access_list_control")),
+		MaxConnections:    int(limit),
+		MaxConnectionRate: int(rate),
+		IdleTimeout:       seconds(s.store.get(KindApplicationProfile, doc.str("application_profile_id")).doc, "idle_timeout"),
+		Disabled:          !doc.boolean("enabled"),
+	}
+}
+
+// portMaps pairs ports by position, ranges port by port.
+func portMaps(listen, members []portRange) []dataplane.PortMap {
+	var maps []dataplane.PortMap
+	for i, r := range listen {
+		for n := range r.width() {
+			m := dataplane.PortMap{Listen: r.first + uint16(n)}
+			if i < len(members) {
+				m.Member = members[i].first + uint16(n)
+			}
+			maps = append(maps, m)
+		}
+	}
+	return maps
+}
+
+// trafficPool gives one pool for all virtual servers that share it.
+func (s *Sim) trafficPool(id string, pools map[string]*dataplane.Pool) *dataplane.Pool {
+	o := s.store.get(KindPool, id)
+	if o == nil {
+		return nil
+	}
+	if p := pools[id]; p != nil {
+		return p
+	}
+	atLeast, _ := o.doc.integer("min_active_members")
+	p := &dataplane.Pool{ID: id, Algorithm: o.doc.str("algorithm"), SNAT: dataplane.AutoMap, MinActiveMembers: int(atLeast)}
+	if !o.doc.has("snat_translation") {
+		p.SNAT = dataplane.Transparent
+	}
+	for _, m := range s.membersOf(o.doc) {
+		if m.use == memberServes {
+			p.Members = append(p.Members, m.Member)
+		}
+	}
+	for _, id := range o.doc.strs("active_monitor_ids") {
+		p.Monitors = append(p.Monitors, monitorOf(s.store.get(KindMonitor, id)))
+	}
+	pools[id] = p
+	return p
+}
+
+func monitorOf(o *object) dataplane.Monitor {
+	doc := o.doc
+	count := func(name string) int { n, _ := doc.integer(name); return int(n) }
+	m := dataplane.Monitor{
+		ID:           o.id,
+		Type:         strings.ToUpper(strings.TrimSuffix(strings.TrimPrefix(doc.str("resource_type"), "Lb"), "Monitor")),
+		Port:         portOf(doc.str("monitor_port")),
+		Interval:     seconds(doc, "interval"),
+		Timeout:      seconds(doc, "timeout"),
+		Fall:         count("fall_count"),
+		Rise:         count("rise_count"),
+		Method:       doc.str("request_method"),
+		URL:          doc.str("request_url"),
+		Body:         doc.str("request_body"),
+		ResponseBody: doc.str("response_body"),
+		Send:         doc.str("send"),
+		Receive:      doc.str("receive"),
+	}
+	doc.get("response_status_codes", &m.StatusCodes)
+	for _, h := range doc.objects("request_headers") {
+		if m.Headers == nil {
+			m.Headers = map[string]string{}
+		}
+		m.Headers[h.str("header_name")] = h.str("header_value")
+	}
+	return m
+}
+
+func (s *Sim) persistenceOf(id string) *dataplane.Persistence {
+	o := s.store.get(KindPersistenceProfile, id)
+	if o == nil || o.doc.str("resource_type") != "LbSourceIpPersistenceProfile" {
+		return nil
+	}
+	return &dataplane.Persistence{Timeout: seconds(o.doc, "timeout")}
+}
+
+func (s *Sim) accessOf(list document) *dataplane.Access {
+	if !list.boolean("enabled") || list.str("group_id") == "" {
+		return nil
+	}
+	access := &dataplane.Access{Action: dataplane.AccessAction(list.str("action")), Prefixes: []netip.Prefix{}}
+	for _, text := range s.effectiveAddresses(list.str("group_id")) {
+		if r, err := parseAddressRange(text); err == nil {
+			access.Prefixes = append(access.Prefixes, r.Prefixes()...)
+		}
+	}
+	return access
+}
+
+func seconds(doc document, name string) time.Duration {
+	n, _ := doc.integer(name)
+	return time.Duration(n) * time.Second
+}
+
+// statistics are a data plane's counters as the API shows them.
+func statistics(c dataplane.Counters) json.RawMessage {
+	return encode(map[string]uint64{
+		"bytes_in": c.BytesIn, "bytes_out": c.BytesOut, "current_sessions": c.CurrentConnections,
+		"max_sessions": c.MaxConnections, "total_sessions": c.TotalConnections, "dropped_connections": c.RefusedConnections,
+		"http_requests": 0,
+	})
+}
