@@ -1,0 +1,68 @@
+package lb
+
+import (
+	"errors"
+	"time"
+
+	"k8s.io/utils/clock"
+
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/config"
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsx"
+)
+
+// ErrNotLoaded: what the cluster has in NSX, or which nodes it has, is not known yet, so that nothing may be concluded
+// from what is not seen.
+var ErrNotLoaded = errors.New("not ready yet")
+
+// ErrBadService: the Service asks for what cannot be done; the error says what to change. Trying again does not help
+// before somebody does.
+var ErrBadService = errors.New("the Service cannot be served")
+
+// Options of an Engine.
+type Options struct {
+	Backend nsx.Backend
+	// Config is the loadBalancer section of the cloud config.
+	Config config.LoadBalancer
+	// ClusterUID is what ownership in NSX goes by. With a Service's UID it seeds the choice of an address.
+	ClusterUID string
+	Clock      clock.Clock
+	// Random gives numbers in [0, 1), to spread retries. It must be safe for concurrent use, as rand.Float64 is.
+	Random func() float64
+	// Record takes events. It is called under locks and must neither block nor call the Engine.
+	Record func(Event)
+}
+
+// Event is something that a user should be told about a Service, or about the cluster's load balancing as a whole.
+type Event struct {
+	// Namespace, Name and UID of the Service; all empty for an event about the whole cluster.
+	Namespace, Name, UID string
+	// Type is corev1.EventTypeWarning or corev1.EventTypeNormal.
+	Type string
+	// Reason is one of the Reason constants, Message a sentence for people.
+	Reason, Message string
+}
+
+// The reasons of events.
+const (
+	// ReasonBadService: the Service asks for what cannot be done, and what it has is left as it is.
+	ReasonBadService = "BadService"
+	// ReasonNoAddress: no address is free, or the one asked for is not.
+	ReasonNoAddress = "NoFreeAddress"
+	// ReasonNoRoom: no load-balancer service of the class takes another virtual server.
+	ReasonNoRoom = "NoRoom"
+	// ReasonIgnored: something that the Service says has no effect, such as a mistyped annotation.
+	ReasonIgnored = "Ignored"
+	// ReasonDoubtfulAddress: an address was left because it may be somebody else's.
+	ReasonDoubtfulAddress = "DoubtfulAddress"
+	// ReasonLostAddress: the allocation of an address in use is gone or somebody else's.
+	ReasonLostAddress = "LostAddress"
+	// ReasonTooFewNodes: more than half of the nodes look unfit, so that the rest of them keep getting traffic.
+	ReasonTooFewNodes = "TooFewNodes"
+)
+
+// How long until the next try.
+const (
+	notLoadedRetry  = 2 * time.Second
+	exhaustedRetry  = 15 * time.Second
+	badServiceRetry = 5 * time.Minute
+)
