@@ -31,14 +31,15 @@ trap 'exit 130' INT TERM
 # run TEXT COMMAND...: runs the command with its messages going to a file, one line a package for the go command, and every
 # ten seconds says how far it is. Shows the messages when the command fails.
 run() {
-	local text=$1 log=$work/log start=$SECONDS seconds
+	local text=$1 log=$work/log start=$SECONDS next=10 seconds
 	shift
 	"$@" >"$work/out" 2>"$log" &
 	job=$!
 	while kill -0 "$job" 2>/dev/null; do
 		sleep 1
 		seconds=$((SECONDS - start))
-		if ((seconds > 0 && seconds % 10 == 0)); then
+		if ((seconds >= next)); then
+			next=$((next + 10))
 			echo "  ${seconds}s: $text, $(wc -l <"$log")${total:+ of at most $total} done"
 		fi
 	done
