@@ -21,8 +21,11 @@ type VirtualServerRecord struct {
 // PoolRecord is a pool that the controller made.
 type PoolRecord struct {
 	// Owner is zero for a pool that the cluster shares.
-	Owner     Owner
-	ID        string
+	Owner Owner
+	// Key is the Pool.Key that a shared pool was made for.
+	Key string
+	ID  string
+	// Pool as NSX has it; its Monitor is filled in from the monitor's own record.
 	Pool      Pool
 	MonitorID string
 	Doc       []byte
@@ -86,6 +89,8 @@ type Inventory struct {
 	reserved map[netip.Addr]string
 	// planned LB services by key: problems found while resolving, and services yet to be made.
 	rooms map[string]LBServiceRoom
+	// promised room by id or key of the load-balancer service, and by Service UID: see ReserveRoom.
+	promised map[string]map[string]int
 	// profiles are the ids of application profiles by id and by display name.
 	profiles map[string]string
 
@@ -114,6 +119,7 @@ func NewInventory() *Inventory {
 		refused:        map[string]netip.Addr{},
 		reserved:       map[netip.Addr]string{},
 		rooms:          map[string]LBServiceRoom{},
+		promised:       map[string]map[string]int{},
 	}
 	inv.reindex()
 	return inv
@@ -414,11 +420,17 @@ func (inv *Inventory) Reserve(o Owner, choose func(free func(pool string, a neti
 	return a, err
 }
 
-// Unreserve lets go of what Reserve kept for a Service.
+// Unreserve lets go of what Reserve and ReserveRoom kept for a Service.
 func (inv *Inventory) Unreserve(o Owner) {
 	inv.mu.Lock()
 	defer inv.mu.Unlock()
 	maps.DeleteFunc(inv.reserved, func(_ netip.Addr, uid string) bool { return uid == o.UID })
+	for at, by := range inv.promised {
+		delete(by, o.UID)
+		if len(by) == 0 {
+			delete(inv.promised, at)
+		}
+	}
 }
 
 // Observe is everything that a Service has in NSX.
@@ -434,7 +446,7 @@ func (inv *Inventory) Observe(o Owner) Observed {
 		r, _ := inv.virtualServers.get(id)
 		v := ObservedVirtualServer{VirtualServer: r.VirtualServer, PoolID: r.PoolID}
 		v.LBService = inv.attached[id]
-		if p, ok := inv.pools.get(r.PoolID); ok {
+		if p, ok := inv.pool(r.PoolID); ok {
 			v.Pool, v.MonitorID = p.Pool, p.MonitorID
 		}
 		out.VirtualServers = append(out.VirtualServers, v)
@@ -444,7 +456,7 @@ func (inv *Inventory) Observe(o Owner) Observed {
 		out.VirtualServers[i].Claim = inv.claim(out.VirtualServers, out.VirtualServers[i])
 	}
 	for id := range s.pools {
-		p, _ := inv.pools.get(id)
+		p, _ := inv.pool(id)
 		out.Pools = append(out.Pools, ObservedPool{ID: id, Pool: p.Pool, MonitorID: p.MonitorID})
 	}
 	slices.SortFunc(out.Pools, byID(func(p ObservedPool) string { return p.ID }))
@@ -548,21 +560,57 @@ func (inv *Inventory) VirtualServer(id string) (VirtualServerRecord, bool) {
 func (inv *Inventory) Pool(id string) (PoolRecord, bool) {
 	inv.mu.RLock()
 	defer inv.mu.RUnlock()
-	return inv.pools.get(id)
+	return inv.pool(id)
 }
 
-// Pools lists all pools of ours in the order of their ids.
-func (inv *Inventory) Pools() []PoolRecord {
-	inv.mu.RLock()
-	defer inv.mu.RUnlock()
-	return values(&inv.pools, func(p PoolRecord) string { return p.ID })
+func (inv *Inventory) pool(id string) (PoolRecord, bool) {
+	r, ok := inv.pools.get(id)
+	r.Pool.Monitor = nil
+	if m, known := inv.monitors.get(r.MonitorID); known {
+		r.Pool.Monitor = &m.Monitor
+	}
+	return r, ok
 }
 
-// Monitors lists all monitors of ours in the order of their ids.
-func (inv *Inventory) Monitors() []MonitorRecord {
+// SharedPools lists the pools that the cluster shares, in the order of their ids.
+func (inv *Inventory) SharedPools() []PoolRecord {
 	inv.mu.RLock()
 	defer inv.mu.RUnlock()
-	return values(&inv.monitors, func(m MonitorRecord) string { return m.ID })
+	var out []PoolRecord
+	for id, r := range inv.pools.rows {
+		if r.value.Owner.UID == "" {
+			p, _ := inv.pool(id)
+			out = append(out, p)
+		}
+	}
+	slices.SortFunc(out, byID(func(p PoolRecord) string { return p.ID }))
+	return out
+}
+
+// AnyServicePool tells whether any Service has a pool of its own.
+func (inv *Inventory) AnyServicePool() bool {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	for _, r := range inv.pools.rows {
+		if r.value.Owner.UID != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// SharedMonitors lists the monitors that the cluster shares, in the order of their ids.
+func (inv *Inventory) SharedMonitors() []MonitorRecord {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	var out []MonitorRecord
+	for _, r := range inv.monitors.rows {
+		if r.value.Owner.UID == "" {
+			out = append(out, r.value)
+		}
+	}
+	slices.SortFunc(out, byID(func(m MonitorRecord) string { return m.ID }))
+	return out
 }
 
 // Monitor finds a monitor of ours by id.
@@ -612,17 +660,7 @@ const Unlimited = 1 << 30
 func (inv *Inventory) Room(key string) LBServiceRoom {
 	inv.mu.RLock()
 	defer inv.mu.RUnlock()
-	if r, ok := inv.lbService(key); ok {
-		free := Unlimited
-		if r.Capacity > 0 {
-			free = max(0, r.Capacity-len(r.VirtualServers))
-		}
-		return LBServiceRoom{Key: key, ID: r.ID, Free: free}
-	}
-	if r, ok := inv.rooms[key]; ok {
-		return r
-	}
-	return LBServiceRoom{Key: key, Problem: "not found in NSX"}
+	return inv.room(key)
 }
 
 func values[T any](t *table[T], id func(T) string) []T {

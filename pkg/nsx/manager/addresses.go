@@ -1,0 +1,339 @@
+package manager
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	nsxt "github.com/vmware/go-vmware-nsxt"
+	sdkmanager "github.com/vmware/go-vmware-nsxt/manager"
+	"k8s.io/klog/v2"
+
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsx"
+)
+
+// refusalsUntilAny is how many refusals in a row of addresses that are in nobody's hands show that a manager takes no
+// chosen addresses at all. One may come from an address that was released a moment ago.
+const refusalsUntilAny = 2
+
+// lostRelease is a RELEASE whose outcome is unknown. It is not repeated before two sightings far enough apart show the
+// address allocated and recorded by us alone: in between it may have become somebody else's.
+type lostRelease struct {
+	// sighted is when the address was first seen allocated after the lost RELEASE; zero before that.
+	sighted time.Time
+}
+
+// spareAddress is an address that ALLOCATE gave and no virtual server records.
+type spareAddress struct {
+	addr netip.Addr
+	// owner is the Service that a virtual server with this address may have been made for; empty when there is surely none.
+	owner string
+}
+
+// claimed tells whether the address of a Service is allocated and known to be its own.
+func (b *Backend) claimed(o nsx.Owner, addr netip.Addr) bool {
+	return b.lostRelease(addr) == nil && slices.ContainsFunc(b.inv.Observe(o).VirtualServers, func(v nsx.ObservedVirtualServer) bool {
+		return v.Address == addr && v.Claim == nsx.Claimed
+	})
+}
+
+// claim makes the address of a written record ours: it allocates it, or proves that it is. It returns the address that is
+// ours then, which may be another than the record's.
+func (b *Backend) claim(ctx context.Context, o nsx.Owner, v nsx.VirtualServer) (netip.Addr, error) {
+	if b.lostRelease(v.Address) != nil {
+		// We were about to give it back, and do not know whether we did.
+		pool, _ := b.inv.IPPool(v.IPPool)
+		if err := b.settleRelease(ctx, o, pool, v.Address); err != nil {
+			return netip.Addr{}, err
+		}
+	}
+	claim := nsx.Unclaimed
+	attached := false
+	for _, have := range b.inv.Observe(o).VirtualServers {
+		if have.ID == v.ID {
+			claim, attached = have.Claim, have.Attached()
+		}
+	}
+	switch claim {
+	case nsx.Claimed:
+		return v.Address, nil
+	case nsx.Refused:
+		return netip.Addr{}, fmt.Errorf("address %s for %s: %w", v.Address, o, nsx.ErrAlreadyAllocated)
+	case nsx.Doubtful:
+		if err := b.resolveDoubt(ctx, o, v); err != nil || b.claimed(o, v.Address) {
+			return v.Address, err
+		}
+	case nsx.Unclaimed:
+		if attached && b.carriedByOthers(o, v.Address) {
+			return netip.Addr{}, fmt.Errorf("address %s of %s was released by somebody, and a virtual server of somebody else carries it now: %w",
+				v.Address, o, nsx.ErrInvalid)
+		}
+	}
+	return b.allocate(ctx, o, v)
+}
+
+// resolveDoubt decides about an address that is allocated, by nobody knows whom, and recorded by a virtual server of ours
+// that is not attached. It is ours only in an exclusive pool, where every other user writes its record first, and only if
+// a fresh list shows no other record.
+func (b *Backend) resolveDoubt(ctx context.Context, o nsx.Owner, v nsx.VirtualServer) error {
+	taken := func() error {
+		b.inv.SetRefused(v.ID, v.IPPool, v.Address)
+		return fmt.Errorf("address %s for %s is allocated, perhaps by somebody else: %w", v.Address, o, nsx.ErrAlreadyAllocated)
+	}
+	if pool, _ := b.inv.IPPool(v.IPPool); !pool.Exclusive {
+		return taken()
+	}
+	if err := b.refreshPool(ctx, v.IPPool); err != nil {
+		return err
+	}
+	if err := b.refreshVirtualServers(ctx); err != nil {
+		return err
+	}
+	if b.carriedByOthers(o, v.Address) {
+		return taken()
+	}
+	if slices.Contains(b.inv.Allocations(v.IPPool), v.Address) {
+		b.inv.SetAllocated(v.IPPool, v.Address, true)
+	}
+	return nil
+}
+
+// carriedByOthers tells whether a virtual server that is not the Service's carries the address.
+func (b *Backend) carriedByOthers(o nsx.Owner, addr netip.Addr) bool {
+	return slices.ContainsFunc(b.inv.Carriers(addr), func(id string) bool {
+		r, _ := b.inv.VirtualServer(id)
+		return r.Owner.UID != o.UID
+	})
+}
+
+// allocate asks for the address of a record. A manager may honour that, refuse it, or answer with another address.
+func (b *Backend) allocate(ctx context.Context, o nsx.Owner, v nsx.VirtualServer) (netip.Addr, error) {
+	got, err := b.callAllocate(ctx, v.IPPool, v.Address)
+	switch {
+	case err == nil && got == v.Address:
+		b.refused(v.IPPool, 0)
+		return got, nil
+	case err == nil:
+		// It answered with another address. What another virtual server records is left to that one.
+		if !b.carriedByOthers(o, got) {
+			b.inv.SetAllocated(v.IPPool, got, true)
+			return got, nil
+		}
+		b.inv.SetAllocated(v.IPPool, got, false)
+		return netip.Addr{}, fmt.Errorf("allocating %s for %s: NSX answered with %s, which somebody else's virtual server carries: %w",
+			v.Address, o, got, nsx.ErrAlreadyAllocated)
+	case !errors.Is(err, nsx.ErrInvalid):
+		return netip.Addr{}, fmt.Errorf("allocating %s for %s: %w", v.Address, o, err)
+	}
+	// Refused. Codes differ from release to release, so a fresh list tells why.
+	if listErr := b.refreshPool(ctx, v.IPPool); listErr != nil {
+		return netip.Addr{}, fmt.Errorf("allocating %s for %s: %w", v.Address, o, errors.Join(err, listErr))
+	}
+	if !slices.Contains(b.inv.Allocations(v.IPPool), v.Address) {
+		b.refused(v.IPPool, 1)
+	}
+	b.inv.SetRefused(v.ID, v.IPPool, v.Address)
+	return netip.Addr{}, fmt.Errorf("allocating %s for %s: %w: %w", v.Address, o, nsx.ErrAlreadyAllocated, err)
+}
+
+// refused counts refusals in a row of free addresses; n = 0 ends the row.
+func (b *Backend) refused(pool string, n int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if n == 0 {
+		delete(b.refusals, pool)
+		return
+	}
+	b.refusals[pool] += n
+}
+
+// anyAddressOnly tells whether the manager is known to refuse chosen addresses.
+func (b *Backend) anyAddressOnly(pool string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.refusals[pool] >= refusalsUntilAny
+}
+
+// allocateAny takes whatever address the manager gives. One that a virtual server of somebody else carries is left to that
+// one, and another is asked for.
+func (b *Backend) allocateAny(ctx context.Context, o nsx.Owner, pool string) (netip.Addr, error) {
+	if a, ok := b.takeSpare(o, pool); ok {
+		return a, nil
+	}
+	for range 8 {
+		got, err := b.callAllocate(ctx, pool, netip.Addr{})
+		if errors.Is(err, nsx.ErrInvalid) {
+			return netip.Addr{}, fmt.Errorf("allocating an address of IP pool %s for %s: %w: %w", pool, o, nsx.ErrExhausted, err)
+		}
+		if err != nil {
+			return netip.Addr{}, fmt.Errorf("allocating an address of IP pool %s for %s: %w", pool, o, err)
+		}
+		if !b.carriedByOthers(o, got) {
+			b.inv.SetAllocated(pool, got, true)
+			return got, nil
+		}
+		b.inv.SetAllocated(pool, got, false)
+	}
+	return netip.Addr{}, fmt.Errorf("allocating an address of IP pool %s for %s: every address that NSX gave is on somebody else's virtual server: %w",
+		pool, o, nsx.ErrAlreadyAllocated)
+}
+
+// keepSpare keeps an allocated address whose virtual server could not be written, for the next that needs one. If nobody
+// knows whether it was written, only the same Service may take it, which looks first.
+func (b *Backend) keepSpare(o nsx.Owner, pool string, addr netip.Addr, failure error) {
+	s := spareAddress{addr: addr}
+	if errors.Is(failure, nsx.ErrAmbiguous) {
+		s.owner = o.UID
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.spare[pool] = append(b.spare[pool], s)
+}
+
+// takeSpare gives an address that an earlier allocateAny got and no virtual server records.
+func (b *Backend) takeSpare(o nsx.Owner, pool string) (netip.Addr, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.spare[pool] = slices.DeleteFunc(b.spare[pool], func(s spareAddress) bool { return len(b.inv.Carriers(s.addr)) > 0 })
+	i := slices.IndexFunc(b.spare[pool], func(s spareAddress) bool { return s.owner == "" || s.owner == o.UID })
+	if i < 0 {
+		return netip.Addr{}, false
+	}
+	a := b.spare[pool][i].addr
+	b.spare[pool] = slices.Delete(b.spare[pool], i, i+1)
+	return a, true
+}
+
+// callAllocate is the ALLOCATE call. The zero Addr asks for any.
+func (b *Backend) callAllocate(ctx context.Context, pool string, addr netip.Addr) (netip.Addr, error) {
+	body := sdkmanager.AllocationIpAddress{}
+	if addr.IsValid() {
+		body.AllocationId = addr.String()
+	}
+	raw, err := b.api.sdk(ctx, func(ctx context.Context, api *nsxt.APIClient) error {
+		_, _, err := api.PoolManagementApi.AllocateOrReleaseFromIpPool(ctx, pool, body, "ALLOCATE")
+		return err
+	})
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	d, err := parseDocument(raw)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("%w: %w", nsx.ErrAmbiguous, err)
+	}
+	got, err := netip.ParseAddr(d.string("allocation_id"))
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("%w: NSX answered with no address: %w", nsx.ErrAmbiguous, err)
+	}
+	got = got.Unmap()
+	if got == addr.Unmap() {
+		b.inv.SetAllocated(pool, got, true)
+	}
+	return got, nil
+}
+
+// release gives back the address of the last virtual server that records it.
+func (b *Backend) release(ctx context.Context, w nsx.Withdraw, v nsx.ObservedVirtualServer) error {
+	pool, known := b.inv.IPPool(v.IPPool)
+	if !known || pool.Problem != "" && len(b.inv.Allocations(v.IPPool)) == 0 {
+		return nil // the pool is gone, and with it the allocation
+	}
+	if !slices.Contains(b.inv.Allocations(v.IPPool), v.Address) {
+		b.forgetLost(v.Address)
+		return nil // not allocated: never was, or given back already
+	}
+	if v.Claim == nsx.Doubtful && (pool.Exclusive || slices.Contains(w.Published, v.Address.String())) {
+		// An earlier run of the controller may have sent a RELEASE and not lived to see the answer.
+		b.doubtRelease(v.Address, b.opts.Clock.Now())
+	} else if v.Claim != nsx.Claimed && b.lostRelease(v.Address) == nil {
+		klog.FromContext(ctx).Info("Leaving an allocation that is not provably ours", "service", w.Owner.Name, "ipPool", v.IPPool, "address", v.Address)
+		return nil
+	}
+	if b.lostRelease(v.Address) != nil {
+		if err := b.settleRelease(ctx, w.Owner, pool, v.Address); err != nil {
+			return err
+		}
+		if !slices.Contains(b.inv.Allocations(v.IPPool), v.Address) || b.carriedByOthers(w.Owner, v.Address) {
+			return nil
+		}
+	}
+	return b.callRelease(ctx, w.Owner, v)
+}
+
+// callRelease is the RELEASE call.
+func (b *Backend) callRelease(ctx context.Context, o nsx.Owner, v nsx.ObservedVirtualServer) error {
+	// The SDK reports every success of this call as an error, so the recorded answer alone counts.
+	_, err := b.api.sdk(ctx, func(ctx context.Context, api *nsxt.APIClient) error {
+		_, _, err := api.PoolManagementApi.AllocateOrReleaseFromIpPool(ctx, v.IPPool,
+			sdkmanager.AllocationIpAddress{AllocationId: v.Address.String()}, "RELEASE")
+		return err
+	})
+	switch {
+	case err == nil:
+		b.inv.SetReleased(v.IPPool, v.Address)
+		return nil
+	case errors.Is(err, nsx.ErrAmbiguous):
+		b.doubtRelease(v.Address, time.Time{})
+	case errors.Is(err, nsx.ErrInvalid), errors.Is(err, nsx.ErrNotFound):
+		// Not allocated, it seems; a fresh list tells.
+		if listErr := b.refreshPool(ctx, v.IPPool); listErr != nil && !isNotFound(listErr) {
+			return fmt.Errorf("releasing %s of %s: %w", v.Address, o, errors.Join(err, listErr))
+		}
+		if !slices.Contains(b.inv.Allocations(v.IPPool), v.Address) || isNotFound(err) {
+			return nil
+		}
+	}
+	return fmt.Errorf("releasing %s of %s: %w", v.Address, o, err)
+}
+
+// settleRelease finds out what became of a RELEASE of unknown outcome: when it returns nil, the inventory tells whether the
+// address is still allocated, and if so by us. It takes two sightings far enough apart, and a RetryAt in between.
+func (b *Backend) settleRelease(ctx context.Context, o nsx.Owner, pool nsx.IPPool, addr netip.Addr) error {
+	now := b.opts.Clock.Now()
+	b.mu.Lock()
+	lost := b.lost[addr]
+	if lost.sighted.IsZero() {
+		lost.sighted = now // Settle has just read the lists, and there it is
+	}
+	at := lost.sighted.Add(sightingGap(pool))
+	b.mu.Unlock()
+	if slices.Contains(b.inv.Allocations(pool.ID), addr) && now.Before(at) {
+		return &nsx.RetryAt{At: at, Err: fmt.Errorf("releasing %s of %s: %w: it is settled at %s whether it is still allocated",
+			addr, o, nsx.ErrAmbiguous, at.UTC().Format(time.RFC3339))}
+	}
+	if err := b.refreshPool(ctx, pool.ID); err != nil {
+		return err
+	}
+	if err := b.refreshVirtualServers(ctx); err != nil {
+		return err
+	}
+	if slices.Contains(b.inv.Allocations(pool.ID), addr) && !b.carriedByOthers(o, addr) {
+		b.inv.SetAllocated(pool.ID, addr, true)
+	}
+	b.forgetLost(addr)
+	return nil
+}
+
+// doubtRelease remembers a RELEASE of unknown outcome; sighted is when the address was seen allocated after it.
+func (b *Backend) doubtRelease(a netip.Addr, sighted time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.lost[a] == nil {
+		b.lost[a] = &lostRelease{sighted: sighted}
+	}
+}
+
+func (b *Backend) lostRelease(a netip.Addr) *lostRelease {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.lost[a]
+}
+
+func (b *Backend) forgetLost(a netip.Addr) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.lost, a)
+}

@@ -1,0 +1,489 @@
+package manager
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	nsxt "github.com/vmware/go-vmware-nsxt"
+	"github.com/vmware/go-vmware-nsxt/common"
+	"github.com/vmware/go-vmware-nsxt/loadbalancer"
+	sdkmanager "github.com/vmware/go-vmware-nsxt/manager"
+
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsx"
+)
+
+// What TagShared says of the objects that the cluster shares besides its pools.
+const (
+	sharedAddressSet  = "node group addresses"
+	sharedNodeGroup   = "node group"
+	sharedPersistence = "source IP persistence "
+	sharedMonitor     = "monitor "
+	sharedLBService   = "load-balancer service"
+)
+
+// shared remembers what the cluster shares besides pools and monitors: the node group (an NSGroup over an IPSet) of
+// policy-Local pools, and a source-IP persistence profile for each timeout.
+type shared struct {
+	mu sync.Mutex
+	// generation counts our writes, so that a list that was read meanwhile does not undo them.
+	generation uint64
+	// persistence profiles by id.
+	persistence map[string]time.Duration
+	// addressSet is the document of the IPSet; nil when there is none. groupID is the NSGroup over it.
+	addressSet document
+	groupID    string
+	// tiers are ids of tier-1 gateways by nsx.TierKey.
+	tiers map[string]string
+}
+
+func (s *shared) begin() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.generation
+}
+
+// write changes what is remembered after a write to NSX.
+func (s *shared) write(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.generation++
+	f()
+}
+
+func (s *shared) setTier(key, id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.tiers == nil {
+		s.tiers = map[string]string{}
+	}
+	s.tiers[key] = id
+}
+
+func (s *shared) tier(key string) string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.tiers[key]
+}
+
+// affinity is the timeout of a persistence profile of ours; -1 for one that is not.
+func (s *shared) affinity(id string) time.Duration {
+	if id == "" {
+		return 0
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t, ok := s.persistence[id]; ok {
+		return t
+	}
+	return -1
+}
+
+func (s *shared) group() (addressSet document, groupID string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.addressSet, s.groupID
+}
+
+// merge takes over what lists showed that were begun at the generation.
+func (s *shared) merge(b *Backend, generation uint64, persistence, ipSets, groups []json.RawMessage) error {
+	profiles := map[string]time.Duration{}
+	for _, raw := range persistence {
+		var d struct {
+			header
+			Timeout int64 `json:"timeout"`
+		}
+		if err := json.Unmarshal(raw, &d); err != nil {
+			return fmt.Errorf("decoding a persistence profile: %w: %w", nsx.ErrUnavailable, err)
+		}
+		if b.ours(d.header) && strings.HasPrefix(d.tag(nsx.TagShared), sharedPersistence) {
+			profiles[d.ID] = time.Duration(d.Timeout) * time.Second
+		}
+	}
+	_, set, err := b.findShared(ipSets, sharedAddressSet)
+	if err != nil {
+		return err
+	}
+	group, _, err := b.findShared(groups, sharedNodeGroup)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.generation != generation {
+		return nil // ours is newer
+	}
+	s.persistence, s.addressSet, s.groupID = profiles, set, group
+	return nil
+}
+
+// findShared finds the shared object of ours that is what; of several, made by two leaders at once, the one of lowest id.
+func (b *Backend) findShared(raws []json.RawMessage, what string) (id string, doc document, err error) {
+	for _, raw := range raws {
+		var h header
+		if err := json.Unmarshal(raw, &h); err != nil {
+			return "", nil, fmt.Errorf("decoding a shared object: %w: %w", nsx.ErrUnavailable, err)
+		}
+		if !b.ours(h) || h.tag(nsx.TagShared) != what || (id != "" && h.ID > id) {
+			continue
+		}
+		d, err := parseDocument(raw)
+		if err != nil {
+			return "", nil, err
+		}
+		id, doc = h.ID, d
+	}
+	return id, doc, nil
+}
+
+// ensurePersistence finds or makes the source-IP persistence profile of a timeout. Called with b.life held for reading.
+func (b *Backend) ensurePersistence(ctx context.Context, timeout time.Duration) (string, error) {
+	if timeout == 0 {
+		return "", nil
+	}
+	find := func() string {
+		b.shared.mu.Lock()
+		defer b.shared.mu.Unlock()
+		for _, id := range sortedKeys(b.shared.persistence) {
+			if b.shared.persistence[id] == timeout {
+				return id
+			}
+		}
+		return ""
+	}
+	if id := find(); id != "" {
+		return id, nil
+	}
+	b.making.Lock()
+	defer b.making.Unlock()
+	if id := find(); id != "" {
+		return id, nil
+	}
+	seconds := strconv.FormatInt(int64(timeout/time.Second), 10) + "s"
+	raw, err := b.api.sdk(ctx, func(ctx context.Context, api *nsxt.APIClient) error {
+		_, _, err := api.ServicesApi.CreateLoadBalancerSourceIpPersistenceProfile(ctx, loadbalancer.LbSourceIpPersistenceProfile{
+			ResourceType: "LbSourceIpPersistenceProfile",
+			DisplayName:  b.opts.ClusterName + ".source-ip." + seconds,
+			Tags:         b.sharedTags(sharedPersistence + seconds),
+			Purge:        "FULL",
+			Timeout:      int64(timeout / time.Second),
+		})
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("creating a source-IP persistence profile of %s: %w", seconds, err)
+	}
+	id, err := idOf(raw)
+	if err != nil {
+		return "", err
+	}
+	b.shared.write(func() {
+		if b.shared.persistence == nil {
+			b.shared.persistence = map[string]time.Duration{}
+		}
+		b.shared.persistence[id] = timeout
+	})
+	return id, nil
+}
+
+// ensureGroup finds or makes the node group. Called with b.making held.
+func (b *Backend) ensureGroup(ctx context.Context) (string, error) {
+	set, group := b.shared.group()
+	if group != "" && set != nil {
+		return group, nil
+	}
+	if set == nil {
+		raw, err := b.api.sdk(ctx, func(ctx context.Context, api *nsxt.APIClient) error {
+			_, _, err := api.GroupingObjectsApi.CreateIPSet(ctx, sdkmanager.IpSet{
+				ResourceType: "IPSet",
+				DisplayName:  b.opts.ClusterName + ".nodes",
+				Tags:         b.sharedTags(sharedAddressSet),
+				IpAddresses:  groupAddresses(b.currentNodes()),
+			})
+			return err
+		})
+		if err != nil {
+			return "", fmt.Errorf("creating the IP set of the node group: %w", err)
+		}
+		if set, err = parseDocument(raw); err != nil {
+			return "", err
+		}
+		b.shared.write(func() { b.shared.addressSet = set })
+	}
+	setID, err := set.id()
+	if err != nil {
+		return "", err
+	}
+	raw, err := b.api.sdk(ctx, func(ctx context.Context, api *nsxt.APIClient) error {
+		_, _, err := api.GroupingObjectsApi.CreateNSGroup(ctx, sdkmanager.NsGroup{
+			ResourceType: "NSGroup",
+			DisplayName:  b.opts.ClusterName + ".nodes",
+			Tags:         b.sharedTags(sharedNodeGroup),
+			Members: []sdkmanager.NsGroupSimpleExpression{{
+				ResourceType: "NSGroupSimpleExpression", TargetType: "IPSet", TargetProperty: "id", Op: "EQUALS", Value: setID,
+			}},
+		})
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("creating the node group: %w", err)
+	}
+	id, err := idOf(raw)
+	if err != nil {
+		return "", err
+	}
+	b.shared.write(func() { b.shared.groupID = id })
+	return id, nil
+}
+
+// groupAddresses are the addresses of the nodes in the group, ascending.
+func groupAddresses(nodes []nsx.Node) []string {
+	out := []string{}
+	for _, n := range nodes {
+		if !n.InGroup {
+			continue
+		}
+		for _, a := range n.Addresses {
+			out = append(out, a.String())
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// ensureLBService gives the id of the load-balancer service that a virtual server is to be attached to, and makes it on
+// its tier-1 gateway when it is not there.
+func (b *Backend) ensureLBService(ctx context.Context, key string) (string, error) {
+	if r, ok := b.inv.LBService(key); ok {
+		return r.ID, nil
+	}
+	_, size, ok := nsx.ParseTierKey(key)
+	tier := b.shared.tier(key)
+	if !ok || tier == "" {
+		return "", fmt.Errorf("load-balancer service %q: %w", key, nsx.ErrNotFound)
+	}
+	b.making.Lock()
+	defer b.making.Unlock()
+	if r, ok := b.inv.LBService(key); ok {
+		return r.ID, nil
+	}
+	raw, err := b.api.sdk(ctx, func(ctx context.Context, api *nsxt.APIClient) error {
+		_, _, err := api.ServicesApi.CreateLoadBalancerService(ctx, loadbalancer.LbService{
+			ResourceType: "LbService",
+			DisplayName:  b.opts.ClusterName + "." + tier,
+			Tags:         b.sharedTags(sharedLBService),
+			Enabled:      true,
+			Size:         size,
+			Attachment:   &common.ResourceReference{TargetType: "LogicalRouter", TargetId: tier},
+		})
+		return err
+	})
+	if err != nil {
+		return "", fmt.Errorf("creating a load-balancer service on tier-1 gateway %s: %w", tier, err)
+	}
+	_, r, err := b.lbServiceRecord(raw)
+	if err != nil {
+		return "", err
+	}
+	r.Keys = []string{key}
+	b.inv.PutLBService(r) // before its capacity is known, so that it is not made twice
+	if r.Capacity, err = b.capacity(ctx, r.ID); err != nil {
+		return "", err
+	}
+	b.inv.PutLBService(r)
+	return r.ID, nil
+}
+
+func (b *Backend) currentNodes() []nsx.Node {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.nodes
+}
+
+// SetNodes implements nsx.Backend.
+func (b *Backend) SetNodes(ctx context.Context, nodes []nsx.Node) error {
+	if !b.inv.Loaded() {
+		return errNotLoaded
+	}
+	b.making.Lock() // a pool that is being made has either these nodes or those
+	defer b.making.Unlock()
+	b.mu.Lock()
+	b.nodes = slices.Clone(nodes)
+	b.mu.Unlock()
+	for _, r := range b.inv.SharedPools() {
+		if err := b.writePool(ctx, r, func(d document) document {
+			return d.with(func(d document) { d.set("members", mergeMembers(d["members"], nodes, r.Pool.Family)) })
+		}); err != nil {
+			return fmt.Errorf("setting the nodes: %w", err)
+		}
+	}
+	if err := b.writeGroup(ctx, nodes); err != nil {
+		return fmt.Errorf("setting the nodes: %w", err)
+	}
+	return nil
+}
+
+// writeGroup makes the IPSet of the node group hold the nodes.
+func (b *Backend) writeGroup(ctx context.Context, nodes []nsx.Node) error {
+	set, _ := b.shared.group()
+	want := groupAddresses(nodes)
+	if set == nil || (len(want) == 0 && len(set.strings("ip_addresses")) > 0) {
+		return nil // no policy-Local Service, or nothing that could take the last node's place
+	}
+	for try := 0; ; try++ {
+		have := set.strings("ip_addresses")
+		slices.Sort(have)
+		if slices.Equal(have, want) {
+			b.shared.write(func() { b.shared.addressSet = set })
+			return nil
+		}
+		id, err := set.id()
+		if err != nil {
+			return err
+		}
+		path := "/ip-sets/" + url.PathEscape(id)
+		raw, err := b.api.do(ctx, http.MethodPut, path, nil, set.with(func(d document) { d.set("ip_addresses", want) }))
+		if stale(err) && try < maxMerges {
+			raw, err = b.api.get(ctx, path)
+		}
+		if err != nil {
+			return fmt.Errorf("writing the addresses of the node group: %w", err)
+		}
+		if set, err = parseDocument(raw); err != nil {
+			return err
+		}
+	}
+}
+
+// dropUnused deletes what the cluster shared and nobody uses any more, so that nothing of ours stays when the last
+// Service goes.
+func (b *Backend) dropUnused(ctx context.Context) error {
+	if !b.anyUnused() {
+		return nil
+	}
+	b.life.Lock() // nobody is about to use any of it
+	defer b.life.Unlock()
+	b.making.Lock()
+	defer b.making.Unlock()
+	for _, r := range b.inv.SharedPools() {
+		if b.inv.PoolUsers(r.ID) > 0 {
+			continue
+		}
+		if err := b.deletePool(ctx, r.ID); err != nil {
+			return err
+		}
+	}
+	for _, m := range b.unusedMonitors() {
+		if err := b.deleteMonitor(ctx, m); err != nil {
+			return err
+		}
+	}
+	if err := b.dropGroup(ctx); err != nil {
+		return err
+	}
+	for _, id := range b.unusedPersistence() {
+		if err := b.api.remove(ctx, "/loadbalancer/persistence-profiles/"+url.PathEscape(id), nil); err != nil {
+			return fmt.Errorf("deleting persistence profile %s: %w", id, err)
+		}
+		b.shared.write(func() { delete(b.shared.persistence, id) })
+	}
+	for _, r := range b.inv.LBServices() {
+		if !r.Ours || len(r.VirtualServers) > 0 {
+			continue
+		}
+		if err := b.api.remove(ctx, "/loadbalancer/services/"+url.PathEscape(r.ID), nil); err != nil {
+			return fmt.Errorf("deleting load-balancer service %s: %w", r.ID, err)
+		}
+		for _, key := range r.Keys {
+			b.inv.SetRoom(nsx.LBServiceRoom{Key: key, Free: nsx.Unlimited})
+		}
+		b.inv.DeleteLBService(r.ID)
+	}
+	return nil
+}
+
+// anyUnused is a cheap look for something that dropUnused would delete.
+func (b *Backend) anyUnused() bool {
+	for _, r := range b.inv.SharedPools() {
+		if b.inv.PoolUsers(r.ID) == 0 {
+			return true
+		}
+	}
+	for _, r := range b.inv.LBServices() {
+		if r.Ours && len(r.VirtualServers) == 0 {
+			return true
+		}
+	}
+	set, group := b.shared.group()
+	return len(b.unusedMonitors()) > 0 || len(b.unusedPersistence()) > 0 || ((set != nil || group != "") && !b.inv.AnyServicePool())
+}
+
+func (b *Backend) unusedMonitors() []string {
+	used := map[string]bool{}
+	for _, p := range b.inv.SharedPools() {
+		used[p.MonitorID] = true
+	}
+	var out []string
+	for _, m := range b.inv.SharedMonitors() {
+		if !used[m.ID] {
+			out = append(out, m.ID)
+		}
+	}
+	return out
+}
+
+func (b *Backend) unusedPersistence() []string {
+	b.shared.mu.Lock()
+	none := len(b.shared.persistence) == 0
+	b.shared.mu.Unlock()
+	if none {
+		return nil
+	}
+	used := map[time.Duration]bool{}
+	for _, o := range b.inv.Owners() {
+		for _, v := range b.inv.Observe(o).VirtualServers {
+			used[v.Affinity] = true
+		}
+	}
+	b.shared.mu.Lock()
+	defer b.shared.mu.Unlock()
+	var out []string
+	for _, id := range sortedKeys(b.shared.persistence) {
+		if !used[b.shared.persistence[id]] {
+			out = append(out, id)
+		}
+	}
+	return out
+}
+
+// dropGroup deletes the node group when no policy-Local pool is left.
+func (b *Backend) dropGroup(ctx context.Context) error {
+	set, group := b.shared.group()
+	if b.inv.AnyServicePool() {
+		return nil
+	}
+	if group != "" {
+		if err := b.api.remove(ctx, "/ns-groups/"+url.PathEscape(group), nil); err != nil {
+			return fmt.Errorf("deleting the node group %s: %w", group, err)
+		}
+		b.shared.write(func() { b.shared.groupID = "" })
+	}
+	if set != nil {
+		id, err := set.id()
+		if err != nil {
+			return err
+		}
+		if err := b.api.remove(ctx, "/ip-sets/"+url.PathEscape(id), nil); err != nil {
+			return fmt.Errorf("deleting the IP set %s of the node group: %w", id, err)
+		}
+		b.shared.write(func() { b.shared.addressSet = nil })
+	}
+	return nil
+}
