@@ -308,8 +308,8 @@ type ApplicationProfiles struct {
 //
 //   - `kube-proxy`: short for `{port: 10256, path: /healthz}`, where kube-proxy
 //     says whether the node is fit for load balancer traffic
-//   - `none`: nodes are not asked; as zero value
-//   - a section with port and path, for clusters without kube-proxy
+//   - `none`: nodes are not asked; the zero value
+//   - a section with the keys below, for clusters without kube-proxy
 type HealthCheck struct {
 	// Port is the port on each node.
 	Port int `yaml:"port" required:"true" min:"1" max:"65535"`
