@@ -79,9 +79,24 @@ func emptyModel() *simulator.Model {
 	return m
 }
 
+// starting is held while a vCenter is set up, because govmomi's simulator then changes variables of its own that all
+// simulators in the process share. Once it serves, they are only read.
+var starting sync.Mutex
+
 func (s *Server) start(ctx context.Context, inv Inventory) error {
-	if err := s.model.Create(); err != nil {
+	tagged, err := s.serve(ctx, inv)
+	if err != nil {
 		return err
+	}
+	return s.attachTags(ctx, tagged)
+}
+
+// serve sets the vCenter up and returns what is to be tagged.
+func (s *Server) serve(ctx context.Context, inv Inventory) ([]taggedObject, error) {
+	starting.Lock()
+	defer starting.Unlock()
+	if err := s.model.Create(); err != nil {
+		return nil, err
 	}
 	registry := s.model.Map()
 	registry.Put(&searchIndex{SearchIndex: registry.SearchIndex(), inventory: &s.inventory})
@@ -89,7 +104,7 @@ func (s *Server) start(ctx context.Context, inv Inventory) error {
 
 	tagged, err := s.build(ctx, inv)
 	if err != nil {
-		return err
+		return nil, err
 	}
 
 	service := s.model.Service
@@ -98,7 +113,7 @@ func (s *Server) start(ctx context.Context, inv Inventory) error {
 	// Any user in the URL but govmomi's default makes it ask ValidLogin.
 	service.Listen = &url.URL{User: url.UserPassword(s.user, s.password)}
 	s.http = service.NewServer()
-	return s.attachTags(ctx, tagged)
+	return tagged, nil
 }
 
 // Close stops the vCenter, after the requests that it is answering, and removes its files.

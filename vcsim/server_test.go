@@ -296,6 +296,26 @@ func TestStartsFast(t *testing.T) {
 	t.Errorf("a vCenter with 3 VMs took %v to start", took)
 }
 
+func TestTwoVCentersInOneProcess(t *testing.T) {
+	var starters sync.WaitGroup
+	for range 2 {
+		starters.Go(func() {
+			server, err := vcsim.Start(t.Context(), vcsim.Generate(1, make([][]netip.Addr, 1)), vcsim.Options{})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if err := server.AddVM("esx-1", vcsim.VM{Name: "another"}); err != nil {
+				t.Error(err)
+			}
+			if err := server.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	starters.Wait()
+}
+
 func TestSearchesWhileVMsComeAndGo(t *testing.T) {
 	server := start(t)
 	client := mustConnect(t, server)
