@@ -97,3 +97,8 @@ func noSuchURI(path string) *Error {
 	return &Error{Status: http.StatusNotFound, Code: codeURINotFound, Module: "common-services",
 		Message: fmt.Sprintf("The requested URI: %s could not be found.", path)}
 }
+
+func forbidden() *Error {
+	return &Error{Status: http.StatusForbidden, Code: codeBadCredentials, Module: "common-services",
+		Message: "The role of the user does not permit the operation."}
+}

@@ -3,33 +3,37 @@ package nsxsim
 import (
 	"fmt"
 	"net/netip"
+
+	"github.com/google/uuid"
 )
 
 const systemUser = "system"
 
-// systemObjects are made by NSX itself.
-var systemObjects = []struct {
-	kind   Kind
-	object Object
-}{
-	{KindApplicationProfile, Object{"display_name": "default-tcp-lb-app-profile", "resource_type": "LbFastTcpProfile"}},
-	{KindApplicationProfile, Object{"display_name": "default-udp-lb-app-profile", "resource_type": "LbFastUdpProfile"}},
-	{KindApplicationProfile, Object{"display_name": "default-http-lb-app-profile", "resource_type": "LbHttpProfile"}},
-	{KindPersistenceProfile, Object{"display_name": "default-source-ip-lb-persistence-profile", "resource_type": "LbSourceIpPersistenceProfile"}},
-	{KindPersistenceProfile, Object{"display_name": "default-cookie-lb-persistence-profile", "resource_type": "LbCookiePersistenceProfile", "cookie_name": "NSXLB"}},
-	{KindMonitor, Object{"display_name": "default-tcp-lb-monitor", "resource_type": "LbTcpMonitor"}},
-	{KindMonitor, Object{"display_name": "default-http-lb-monitor", "resource_type": "LbHttpMonitor"}},
-	{KindMonitor, Object{"display_name": "default-https-lb-monitor", "resource_type": "LbHttpsMonitor"}},
-	{KindMonitor, Object{"display_name": "default-icmp-lb-monitor", "resource_type": "LbIcmpMonitor"}},
-	{KindMonitor, Object{"display_name": "default-passive-lb-monitor", "resource_type": "LbPassiveMonitor"}},
+// systemObject is made by NSX itself, with its defaults.
+type systemObject struct {
+	kind           Kind
+	name, resource string
+}
+
+var systemObjects = []systemObject{
+	{KindApplicationProfile, "default-tcp-lb-app-profile", "LbFastTcpProfile"},
+	{KindApplicationProfile, "default-udp-lb-app-profile", "LbFastUdpProfile"},
+	{KindApplicationProfile, "default-http-lb-app-profile", "LbHttpProfile"},
+	{KindPersistenceProfile, "default-source-ip-lb-persistence-profile", "LbSourceIpPersistenceProfile"},
+	{KindPersistenceProfile, "default-cookie-lb-persistence-profile", "LbCookiePersistenceProfile"},
+	{KindMonitor, "default-tcp-lb-monitor", "LbTcpMonitor"},
+	{KindMonitor, "default-http-lb-monitor", "LbHttpMonitor"},
+	{KindMonitor, "default-https-lb-monitor", "LbHttpsMonitor"},
+	{KindMonitor, "default-icmp-lb-monitor", "LbIcmpMonitor"},
+	{KindMonitor, "default-passive-lb-monitor", "LbPassiveMonitor"},
 }
 
 // populate makes what a fresh NSX has.
 func (s *Sim) populate(empty bool) error {
 	if s.kinds[KindApplicationProfile] != nil {
 		for _, o := range systemObjects {
-			if err := s.createSystem(o.kind, o.object); err != nil {
-				return fmt.Errorf("%s: %w", o.object.String("display_name"), err)
+			if err := s.createSystem(o); err != nil {
+				return fmt.Errorf("%s: %w", o.name, err)
 			}
 		}
 	}
@@ -37,10 +41,10 @@ func (s *Sim) populate(empty bool) error {
 		return nil
 	}
 	cluster, err := s.As(DefaultUsername).Create(KindEdgeCluster, Object{
-		"display_name": "edge-cluster",
+		"id": freshID("edge-cluster"), "display_name": "edge-cluster",
 		"members": []any{
-			map[string]any{"transport_node_id": s.newID(), "member_index": 0, "display_name": "edge-node-1"},
-			map[string]any{"transport_node_id": s.newID(), "member_index": 1, "display_name": "edge-node-2"},
+			map[string]any{"transport_node_id": freshID("edge-node-1"), "member_index": 0, "display_name": "edge-node-1"},
+			map[string]any{"transport_node_id": freshID("edge-node-2"), "member_index": 1, "display_name": "edge-node-2"},
 		},
 	})
 	if err != nil {
@@ -51,7 +55,7 @@ func (s *Sim) populate(empty bool) error {
 		return nil
 	}
 	tier0, err := s.As(DefaultUsername).Create(KindLogicalRouter, Object{
-		"display_name": "tier-0", "router_type": "TIER0",
+		"id": freshID("tier-0"), "display_name": "tier-0", "router_type": "TIER0",
 		"high_availability_mode": "ACTIVE_STANDBY", "edge_cluster_id": s.edgeClusterID,
 	})
 	if err != nil {
@@ -62,9 +66,19 @@ func (s *Sim) populate(empty bool) error {
 }
 
 // createSystem makes an object that the system owns: it cannot be deleted.
-func (s *Sim) createSystem(k Kind, o Object) error {
-	_, err := Editor{s, author{user: systemUser, system: true}}.Create(k, o)
+func (s *Sim) createSystem(o systemObject) error {
+	object := Object{"id": freshID(o.name), "display_name": o.name, "resource_type": o.resource}
+	if o.resource == "LbCookiePersistenceProfile" {
+		object["cookie_name"] = "NSXLB"
+	}
+	_, err := Editor{s, author{user: systemUser, system: true}}.Create(o.kind, object)
 	return err
+}
+
+// freshID gives what a fresh NSX has the same id in each simulator, so that a
+// snapshot of one can be loaded into another.
+func freshID(name string) string {
+	return uuid.NewSHA1(uuid.NameSpaceDNS, []byte("nsxsim/"+name)).String()
 }
 
 // Must gives the object, and panics on an error: for set-up in tests.

@@ -34,8 +34,12 @@ type response struct {
 // ServeHTTP serves the API. A fault rule that drops a request ends it with a
 // panic(http.ErrAbortHandler), which closes the connection.
 func (s *Sim) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
-	start := s.clock.Now()
 	r := &request{Request: hr, sim: s, query: hr.URL.Query()}
+	if s.admin && strings.HasPrefix(hr.URL.Path, adminBase) {
+		s.serveAdmin(r).write(w)
+		return
+	}
+	start := s.clock.Now()
 	entry := Entry{Seq: s.journal.begin(), Time: start, Method: hr.Method, Path: hr.URL.Path, Query: hr.URL.RawQuery}
 	resp := s.process(r)
 	entry.User, entry.Op, entry.Fault = r.author.user, r.route.op, strings.Join(r.struck, ",")
@@ -67,12 +71,9 @@ func (resp *response) write(w http.ResponseWriter) {
 // process does everything but write the answer.
 func (s *Sim) process(r *request) *response {
 	r.route = s.resolve(r)
-	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxBody))
-	if err != nil {
-		return r.refusal(refuse(codeBadJSON, "The body cannot be read."))
+	if err := r.readBody(); err != nil {
+		return r.refusal(err)
 	}
-	r.body = body
-	r.Body = io.NopCloser(bytes.NewReader(body))
 	if !s.faults.wait(s.done) {
 		return nil
 	}
@@ -90,10 +91,19 @@ func (s *Sim) process(r *request) *response {
 	}
 	defer leave()
 	if user.ReadOnly && r.Method != http.MethodGet {
-		return r.refusal(&Error{Status: http.StatusForbidden, Code: codeBadCredentials, Module: "common-services",
-			Message: "The role of the user does not permit the operation."})
+		return r.refusal(forbidden())
 	}
 	return s.faulty(r, s.serve)
+}
+
+func (r *request) readBody() *Error {
+	body, err := io.ReadAll(http.MaxBytesReader(nil, r.Body, maxBody))
+	if err != nil {
+		return refuse(codeBadJSON, "The body cannot be read: %v", err)
+	}
+	r.body = body
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	return nil
 }
 
 // faulty serves the request as the fault rules have it.

@@ -61,6 +61,11 @@ type Options struct {
 	// Quirks.UncheckedMembersDown. Close the simulator to free the addresses.
 	DataPlane *dataplane.Options
 
+	// Admin serves /_nsxsim/, by which faults, the journal and the state of the
+	// simulator can be had over HTTP: GET, POST, PUT and DELETE faults; POST pause
+	// and resume; GET and DELETE journal; GET state.
+	Admin bool
+
 	// Empty leaves out what a fresh NSX has: see Sim.EdgeClusterID and
 	// Sim.Tier0ID. The system's own profiles and monitors are always there.
 	Empty bool

@@ -21,6 +21,7 @@ type Sim struct {
 	capacity            map[string]Capacity
 	defaultReleaseDelay time.Duration
 	allowLoopback       bool
+	admin               bool
 	logger              klog.Logger
 	kinds               map[Kind]*kind
 	paths               map[string]*kind // by path below /api/v1
@@ -57,6 +58,7 @@ func New(o Options) (*Sim, error) {
 		capacity:            defaultCapacity(),
 		defaultReleaseDelay: o.ReleaseDelay,
 		allowLoopback:       o.AllowLoopbackMembers,
+		admin:               o.Admin,
 		logger:              o.Logger.WithName("nsxsim"),
 		kinds:               map[Kind]*kind{},
 		paths:               map[string]*kind{},

@@ -1,3 +1,0 @@
-package nsxsim
-
-var lbServiceSubs, poolSubs []sub
