@@ -3,6 +3,7 @@ package nsx
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"strings"
 )
 
@@ -19,6 +20,10 @@ type Intent interface {
 type Publish struct {
 	Owner          Owner
 	VirtualServers []VirtualServer
+	// Asked are the addresses that the user asked for: no other will do in place of one of these.
+	Asked []netip.Addr
+	// Published are the addresses that the Service's status shows: proof that they were its own.
+	Published []string
 }
 
 // Update changes virtual servers that are live, in the order given, and leaves their addresses.
