@@ -1,0 +1,143 @@
+package lb
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/ipam"
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsx"
+)
+
+// home is where a Service lives in one IP family: an address, and the NSX id of its IP pool.
+type home struct {
+	addr netip.Addr
+	pool string
+}
+
+// home decides the address of a family: the one asked for, else the one that the Service has already, else one from the
+// class's pools. When the one asked for can't be had, it is the one that carries traffic, if any, besides the error.
+func (d *differ) home(f nsx.Family, present []nsx.ObservedVirtualServer) (home, error) {
+	if a := d.want.AskedOf(f); a.IsValid() {
+		h, err := d.askedHome(f, a, present)
+		if err != nil {
+			h, _ = d.best(present, nsx.ObservedVirtualServer.Attached)
+		}
+		return h, err
+	}
+	if h, ok := d.best(present, d.usable); ok {
+		return h, nil
+	}
+	return d.reserve(f, netip.Addr{})
+}
+
+// best is the home of the preferred virtual server among those that fit.
+func (d *differ) best(present []nsx.ObservedVirtualServer, fit func(nsx.ObservedVirtualServer) bool) (home, bool) {
+	v, ok := preferred(present, d.want.Published, fit)
+	return home{v.Address, v.IPPool}, ok
+}
+
+// preferred is the virtual server whose address counts, of those that fit. Several of one family on different addresses,
+// left by a create whose answer was lost or by two leaders at once, resolve in this order: the address that the status
+// shows, what carries traffic, the lowest id.
+func preferred(all []nsx.ObservedVirtualServer, published []netip.Addr, fit func(nsx.ObservedVirtualServer) bool) (v nsx.ObservedVirtualServer, ok bool) {
+	shown := func(v nsx.ObservedVirtualServer) int {
+		if i := slices.Index(published, v.Address); i >= 0 {
+			return i
+		}
+		return len(published)
+	}
+	fits := slices.DeleteFunc(slices.Clone(all), func(v nsx.ObservedVirtualServer) bool { return !fit(v) })
+	if len(fits) == 0 {
+		return v, false
+	}
+	return slices.MinFunc(fits, func(v, w nsx.ObservedVirtualServer) int {
+		return cmp.Or(cmp.Compare(shown(v), shown(w)), -compareBool(v.Attached(), w.Attached()), cmp.Compare(v.ID, w.ID))
+	}), true
+}
+
+// usable tells whether the Service can live on a virtual server's address without being given it anew.
+func (d *differ) usable(v nsx.ObservedVirtualServer) bool {
+	if v.Attached() {
+		return true
+	}
+	pool, known := d.inv.IPPool(v.IPPool)
+	switch v.Claim {
+	case nsx.Claimed:
+		return true
+	case nsx.Doubtful:
+		return pool.Exclusive || d.published(v.Address)
+	case nsx.Unclaimed:
+		// As good as chosen just now, if it would still be chosen.
+		_, inRange := ipam.Holding([]nsx.IPPool{pool}, v.Address)
+		ofClass := slices.ContainsFunc(d.pools, func(p nsx.IPPool) bool { return p.ID == pool.ID })
+		return known && inRange && (ofClass || d.published(v.Address)) && !d.carriedByOthers(v.Address)
+	}
+	return false
+}
+
+// movable tells whether an unfinished virtual server may be given another address: it must not be the record of an
+// allocation that is the Service's own, for that has to be given back first.
+func (d *differ) movable(v nsx.ObservedVirtualServer) bool {
+	switch {
+	case v.Attached():
+		return false
+	case v.Claim == nsx.Doubtful:
+		return !d.usable(v)
+	}
+	return v.Claim != nsx.Claimed
+}
+
+// askedHome is the home on the address that the user asked for.
+func (d *differ) askedHome(f nsx.Family, a netip.Addr, present []nsx.ObservedVirtualServer) (home, error) {
+	for _, v := range present {
+		switch {
+		case v.Address != a:
+		case d.usable(v):
+			return home{a, v.IPPool}, nil
+		case v.Claim == nsx.Doubtful:
+			return home{}, &failure{nsx.ErrAlreadyAllocated, fmt.Sprintf("address %s is allocated in IP pool %s, and nothing tells whether "+
+				"for this Service: release it in NSX if nobody uses it", a, poolName(d.inv, v.IPPool))}
+		case v.Claim == nsx.Refused:
+			return home{}, &failure{nsx.ErrAlreadyAllocated, fmt.Sprintf("address %s is somebody else's allocation in IP pool %s",
+				a, poolName(d.inv, v.IPPool))}
+		}
+	}
+	return d.reserve(f, a)
+}
+
+// reserve chooses a free address and keeps it for the Service.
+func (d *differ) reserve(f nsx.Family, asked netip.Addr) (home, error) {
+	request := ipam.Request{
+		Class:    d.want.Class,
+		Family:   f,
+		Asked:    asked,
+		Previous: firstOf(d.want.Published, f),
+		Seed:     d.seed,
+	}
+	var pool nsx.IPPool
+	addr, err := d.inv.Reserve(d.want.Owner, func(free func(string, netip.Addr) bool) (a netip.Addr, err error) {
+		pool, a, err = ipam.Choose(d.pools, request, free)
+		return a, err
+	})
+	switch {
+	case errors.Is(err, ipam.ErrNotInPools):
+		d.bad.add("%v", err)
+		return home{}, err
+	case err != nil:
+		return home{}, err
+	}
+	return home{addr, pool.ID}, nil
+}
+
+func compareBool(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return 1
+	}
+	return -1
+}
