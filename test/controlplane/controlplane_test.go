@@ -295,6 +295,14 @@ func TestTwoSideBySide(t *testing.T) {
 		t.Errorf("the other has the namespace: %v", err)
 	}
 
+	// A third one in the directory of the first must not harm it.
+	if _, err := Start(t.Context(), Options{Binary: binary, Dir: filepath.Dir(a.Kubeconfig())}); err == nil || !strings.Contains(err.Error(), "another control plane") {
+		t.Errorf("in a directory in use: %v", err)
+	}
+	if _, err := os.Stat(a.Kubeconfig()); err != nil {
+		t.Error(err)
+	}
+
 	for _, c := range planes {
 		start := time.Now()
 		if err := c.Stop(); err != nil {

@@ -11,10 +11,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"time"
 
+	"go.etcd.io/etcd/client/pkg/v3/fileutil"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/apiserver/pkg/util/compatibility"
 	"k8s.io/client-go/kubernetes"
@@ -55,9 +57,11 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer func() { _ = listener.Close() }() // closed by the API server already, unless that never ran
-	if err := enter(o.Dir); err != nil {
+	lock, err := enter(o.Dir)
+	if err != nil {
 		return err
 	}
+	defer func() { _ = lock.Close() }()
 	f, err := prepareFiles(listener.Addr().(*net.TCPAddr), o.ServiceClusterIPRange)
 	if err != nil {
 		return err
@@ -173,16 +177,20 @@ func listen(address string) (net.Listener, error) {
 	return l, nil
 }
 
-// enter makes dir, for this user alone, and changes into it. Etcd's sockets need it: they are named relative to the working
-// directory, because the path of a Unix socket is limited to some hundred bytes.
-func enter(dir string) error {
+// enter makes dir, for this user alone, changes into it, and takes a lock that keeps others out. Etcd's sockets need the change:
+// they are named relative to the working directory, because the path of a Unix socket is limited to some hundred bytes.
+func enter(dir string) (lock io.Closer, err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("state directory: %w", err)
+		return nil, fmt.Errorf("state directory: %w", err)
 	}
 	if err := os.Chdir(dir); err != nil {
-		return fmt.Errorf("state directory: %w", err)
+		return nil, fmt.Errorf("state directory: %w", err)
 	}
-	return nil
+	lock, err = fileutil.TryLockFile("lock", os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("state directory %s, which another control plane may use: %w", dir, err)
+	}
+	return lock, nil
 }
 
 // untilReady calls check until it succeeds or ctx ends, and then returns the last error of check.
