@@ -5,9 +5,9 @@ import "time"
 // verdict is what one monitor makes of one member: a state machine fed with the outcomes of probes.
 type verdict struct {
 	up      bool
-	settled bool // it was UP before (or is to be taken so): Rise counts
-	run     int  // outcomes in a row that speak against up
-	cause   string
+	settled bool      // it was UP before (or is to be taken so): Rise counts
+	run     int       // outcomes in a row that speak against up
+	cause   string    // the last failure's, until it is up and well
 	checked time.Time // end of the last probe
 }
 
@@ -23,20 +23,20 @@ func newVerdict(o *Options) verdict {
 // record takes the outcome of a probe that ended at now.
 func (v *verdict) record(m *Monitor, err error, now time.Time) {
 	v.checked = now
-	if err != nil {
-		v.cause = err.Error()
-	}
-	if ok := err == nil; ok == v.up {
+	switch {
+	case (err == nil) == v.up:
 		v.run = 0
-		return
+	case v.run+1 < v.needed(m):
+		v.run++
+	default:
+		v.up, v.run = !v.up, 0
+		v.settled = v.settled || v.up
 	}
-	v.run++
-	if v.run < v.needed(m) {
-		return
-	}
-	v.up, v.run = !v.up, 0
-	if v.up {
-		v.settled, v.cause = true, ""
+	switch {
+	case err != nil:
+		v.cause = err.Error()
+	case v.up:
+		v.cause = ""
 	}
 }
 

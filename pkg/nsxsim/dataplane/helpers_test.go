@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -297,6 +298,7 @@ func newHealthServer(tb testing.TB, addr netip.Addr, port uint16, status int, tl
 		w.WriteHeader(int(h.status.Load()))
 		fmt.Fprintf(w, "%s %s %s", r.Method, r.URL, r.Header.Get("X-Probe"))
 	}))
+	h.Config.ErrorLog = log.New(io.Discard, "", 0)
 	h.Listener.Close()
 	h.Listener = l
 	if tls {

@@ -95,7 +95,7 @@ func probeHTTP(ctx context.Context, dial dialFunc, m *Monitor, scheme string, ta
 	// RoundTrip follows no redirects: a redirect is an answer with its own status code.
 	resp, err := transport.RoundTrip(req)
 	if err != nil {
-		return err
+		return fmt.Errorf("%s %s: %w", m.Method, url, err)
 	}
 	defer resp.Body.Close()
 	if !slices.Contains(m.StatusCodes, resp.StatusCode) {
@@ -106,7 +106,7 @@ func probeHTTP(ctx context.Context, dial dialFunc, m *Monitor, scheme string, ta
 	}
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10))
 	if err != nil {
-		return err
+		return fmt.Errorf("%s %s: %w", m.Method, url, err)
 	}
 	if !bytes.Contains(body, []byte(m.ResponseBody)) {
 		return fmt.Errorf("%s %s: the body lacks %q", m.Method, url, m.ResponseBody)
