@@ -2,45 +2,236 @@ package lb
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/klog/v2"
+
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsx"
+)
+
+// How often a Service is planned again at once. Each try moves to another address, so that a few are enough unless the
+// inventory is far from the truth; what else changed in NSX in the meantime is looked up and planned for once.
+const (
+	maxMoves   = 8
+	maxReplans = 2
 )
 
 // Engine gives Services of type LoadBalancer what they should have in NSX. It is safe for concurrent use; what is done for
 // one Service is done one after the other.
 //
-// Until Run has read the inventory and the nodes are known, Ensure, Get and Delete fail with ErrNotLoaded. Errors that
-// know when to try again are, or wrap, an *nsx.RetryAt.
+// Until Run has read the inventory and the nodes are known, Ensure, Get, Delete and Plan fail with ErrNotLoaded. Errors
+// that know when to try again are, or wrap, an *nsx.RetryAt.
 type Engine struct {
-	o Options
+	o       Options
+	locks   keyedLocks
+	refresh *refresher
+
+	// wake has an item when there is a new list of nodes.
+	wake chan struct{}
+
+	mu sync.Mutex
+	// listed are the Nodes as last given; known tells that they are, decided that NSX has been told.
+	listed         []*corev1.Node
+	known, decided bool
+	// loadErr is why the inventory could not be read.
+	loadErr error
 }
 
 // New makes an Engine. It does nothing before Run.
-func New(o Options) *Engine { return &Engine{o: o} }
+func New(o Options) *Engine {
+	return &Engine{
+		o:       o,
+		refresh: newRefresher(o.Clock, o.Backend.RefreshAddresses),
+		wake:    make(chan struct{}, 1),
+	}
+}
 
-// Run reads the inventory, again and again until that succeeds, and then keeps the nodes in NSX as they should be. It
-// returns when ctx ends, with nothing of it running any more.
-func (e *Engine) Run(ctx context.Context) error {
-	<-ctx.Done()
+func (e *Engine) inv() *nsx.Inventory { return e.o.Backend.Inventory() }
+
+// Ready is nil once inventory and nodes are known; before that it wraps ErrNotLoaded and says what is missing, and why.
+func (e *Engine) Ready() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case !e.inv().Loaded() && e.loadErr != nil:
+		return fmt.Errorf("%w: reading what the cluster has in NSX: %w", ErrNotLoaded, e.loadErr)
+	case !e.inv().Loaded():
+		return fmt.Errorf("%w: what the cluster has in NSX has not been read", ErrNotLoaded)
+	case !e.decided:
+		return fmt.Errorf("%w: the cluster's nodes are not known", ErrNotLoaded)
+	}
 	return nil
 }
 
-// Ready is nil once inventory and nodes are known; before that it says what is missing and why.
-func (e *Engine) Ready() error { return ErrNotLoaded }
+// begin is what every call for a Service begins with: readiness, the Service's lock, and writes of unknown outcome looked
+// up. The caller must call end when err is nil.
+func (e *Engine) begin(ctx context.Context, o nsx.Owner) (end func(), err error) {
+	if err := e.Ready(); err != nil {
+		return nil, e.retryIn(err, notLoadedRetry, notLoadedSpread)
+	}
+	end, err = e.locks.lock(ctx, o.UID)
+	if err != nil {
+		return nil, fmt.Errorf("waiting for what is being done for %s: %w", o, err)
+	}
+	if err := e.o.Backend.Settle(ctx, o); err != nil {
+		end()
+		return nil, err
+	}
+	return end, nil
+}
 
-// NodesChanged takes the complete list of the cluster's Nodes, which it does not change. It does not block; of several
-// lists in a row the last one counts. The first call must come after the list is known to be complete.
-func (e *Engine) NodesChanged(nodes []*corev1.Node) {}
-
-// Ensure makes the Service's load balancer what it should be and returns its status. What is live stays so when it fails.
+// Ensure makes the Service's load balancer what it should be and returns its status. When that can't be done, what is live
+// stays so and is changed as far as possible; the user is told by an event.
 func (e *Engine) Ensure(ctx context.Context, svc *corev1.Service) (*corev1.LoadBalancerStatus, error) {
-	return nil, e.Ready()
+	o := OwnerOf(svc)
+	end, err := e.begin(ctx, o)
+	if err != nil {
+		return nil, e.failed(svc, err)
+	}
+	defer end()
+	want, err := e.desired(svc)
+	if err == nil {
+		err = e.converge(ctx, svc, want)
+	}
+	if err != nil {
+		return nil, e.failed(svc, err)
+	}
+	return statusOf(svc, e.inv().Observe(o)), nil
+}
+
+func (e *Engine) desired(svc *corev1.Service) (Frontend, error) {
+	class, err := ClassOf(svc, e.o.Config)
+	if err != nil {
+		return Frontend{}, err
+	}
+	return Desired(svc, class)
+}
+
+// converge plans and applies until there is nothing left to do, or something is in the way.
+func (e *Engine) converge(ctx context.Context, svc *corev1.Service, want Frontend) error {
+	defer e.inv().Unreserve(want.Owner)
+	refreshed := false
+	told := map[Notice]bool{}
+	for try := 1; ; try++ {
+		now := e.o.Clock.Now()
+		var failed several
+		plan, err := Diff(want, e.inv().Observe(want.Owner), e.inv(), e.o.ClusterUID)
+		if noAddress(err) && !refreshed {
+			// Perhaps somebody gave one back.
+			refreshed = true
+			again, refreshErr := e.refresh.after(ctx, now)
+			if again {
+				continue
+			}
+			failed.add(refreshErr)
+		}
+		failed.add(err)
+		for _, n := range plan.Notices {
+			if !told[n] {
+				e.event(svc, n.Reason, n.Message)
+			}
+			told[n] = true
+		}
+		err = e.apply(ctx, plan.Intents)
+		if replan(err, try) {
+			if err := e.o.Backend.Settle(ctx, want.Owner); err != nil {
+				return err
+			}
+			continue
+		}
+		failed.add(err)
+		return failed.error()
+	}
+}
+
+// noAddress tells whether a plan failed for want of an address, rather than of room in a load-balancer service.
+func noAddress(err error) bool {
+	return errors.Is(err, nsx.ErrAlreadyAllocated) || (errors.Is(err, nsx.ErrExhausted) && !errors.Is(err, errNoRoom))
+}
+
+// replan tells whether a plan that failed shows something new about NSX, by which the inventory has learnt.
+func replan(err error, try int) bool {
+	switch {
+	case errors.Is(err, nsx.ErrAlreadyAllocated):
+		return try < maxMoves
+	case errors.Is(err, nsx.ErrNotFound), errors.Is(err, nsx.ErrStaleRevision):
+		return try < maxReplans
+	}
+	return false
+}
+
+// apply carries out intents in order, up to the first that fails.
+func (e *Engine) apply(ctx context.Context, intents []nsx.Intent) error {
+	logger := klog.FromContext(ctx)
+	for _, i := range intents {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := e.o.Backend.Apply(ctx, i); err != nil {
+			return err
+		}
+		logger.Info("Changed NSX", "service", i.Service().Name, "change", strings.TrimSpace(i.String()))
+	}
+	return nil
 }
 
 // Get tells whether anything of the Service is in NSX, and the status of what carries traffic.
 func (e *Engine) Get(ctx context.Context, svc *corev1.Service) (status *corev1.LoadBalancerStatus, exists bool, err error) {
-	return nil, false, e.Ready()
+	o := OwnerOf(svc)
+	end, err := e.begin(ctx, o)
+	if err != nil {
+		return nil, false, e.failed(svc, err)
+	}
+	defer end()
+	have := e.inv().Observe(o)
+	return statusOf(svc, have), !have.Empty(), nil
 }
 
 // Delete removes everything that the Service has in NSX. There is nothing left when it returns nil.
-func (e *Engine) Delete(ctx context.Context, svc *corev1.Service) error { return e.Ready() }
+func (e *Engine) Delete(ctx context.Context, svc *corev1.Service) error {
+	o := OwnerOf(svc)
+	end, err := e.begin(ctx, o)
+	if err != nil {
+		return e.failed(svc, err)
+	}
+	defer end()
+	for try := 1; ; try++ {
+		err := e.apply(ctx, DiffGone(e.inv().Observe(o), published(svc)))
+		switch {
+		case replan(err, try):
+			if err := e.o.Backend.Settle(ctx, o); err != nil {
+				return e.failed(svc, err)
+			}
+		case err != nil:
+			return e.failed(svc, err)
+		case e.inv().Observe(o).Empty():
+			return nil
+		case try >= maxReplans:
+			return e.failed(svc, fmt.Errorf("not everything of %s could be removed from NSX: %w", o, nsx.ErrInUse))
+		}
+	}
+}
+
+// Plan is what Ensure would do now, or what would remove everything from NSX when the Service wants no load balancer. It
+// changes nothing.
+func (e *Engine) Plan(ctx context.Context, svc *corev1.Service) (Plan, error) {
+	o := OwnerOf(svc)
+	end, err := e.begin(ctx, o)
+	if err != nil {
+		return Plan{}, err
+	}
+	defer end()
+	if svc.Spec.Type != corev1.ServiceTypeLoadBalancer || svc.DeletionTimestamp != nil {
+		return Plan{Intents: DiffGone(e.inv().Observe(o), published(svc))}, nil
+	}
+	want, err := e.desired(svc)
+	if err != nil {
+		return Plan{}, err
+	}
+	defer e.inv().Unreserve(o)
+	return Diff(want, e.inv().Observe(o), e.inv(), e.o.ClusterUID)
+}

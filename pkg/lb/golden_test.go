@@ -1,6 +1,7 @@
 package lb
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -315,7 +316,7 @@ func (n *fakeNSX) sync(t *testing.T, svc *corev1.Service, class config.Class, ou
 
 func (n *fakeNSX) apply(p Plan, out *strings.Builder) error {
 	for _, i := range p.Intents {
-		if err := n.Apply(nil, i); err != nil {
+		if err := n.Apply(context.Background(), i); err != nil {
 			fmt.Fprintf(out, "failed: %v\n", err)
 			return err
 		}

@@ -2,7 +2,6 @@ package lb
 
 import (
 	"errors"
-	"time"
 
 	"k8s.io/utils/clock"
 
@@ -58,11 +57,4 @@ const (
 	ReasonLostAddress = "LostAddress"
 	// ReasonTooFewNodes: more than half of the nodes look unfit, so that the rest of them keep getting traffic.
 	ReasonTooFewNodes = "TooFewNodes"
-)
-
-// How long until the next try.
-const (
-	notLoadedRetry  = 2 * time.Second
-	exhaustedRetry  = 15 * time.Second
-	badServiceRetry = 5 * time.Minute
 )
