@@ -42,7 +42,8 @@ func (b *Backend) claimed(o nsx.Owner, addr netip.Addr) bool {
 
 // claim makes the address of a written record ours: it allocates it, or proves that it is. It returns the address that is
 // ours then, which may be another than the record's.
-func (b *Backend) claim(ctx context.Context, o nsx.Owner, v nsx.VirtualServer) (netip.Addr, error) {
+func (b *Backend) claim(ctx context.Context, p nsx.Publish, v nsx.VirtualServer) (netip.Addr, error) {
+	o := p.Owner
 	if b.lostRelease(v.Address) != nil {
 		// We were about to give it back, and do not know whether we did.
 		pool, _ := b.inv.IPPool(v.IPPool)
@@ -63,7 +64,7 @@ func (b *Backend) claim(ctx context.Context, o nsx.Owner, v nsx.VirtualServer) (
 	case nsx.Refused:
 		return netip.Addr{}, fmt.Errorf("address %s for %s: %w", v.Address, o, nsx.ErrAlreadyAllocated)
 	case nsx.Doubtful:
-		if err := b.resolveDoubt(ctx, o, v); err != nil || b.claimed(o, v.Address) {
+		if err := b.resolveDoubt(ctx, p, v); err != nil || b.claimed(o, v.Address) {
 			return v.Address, err
 		}
 	case nsx.Unclaimed:
@@ -72,18 +73,19 @@ func (b *Backend) claim(ctx context.Context, o nsx.Owner, v nsx.VirtualServer) (
 				v.Address, o, nsx.ErrInvalid)
 		}
 	}
-	return b.allocate(ctx, o, v)
+	return b.allocate(ctx, p, v)
 }
 
 // resolveDoubt decides about an address that is allocated, by nobody knows whom, and recorded by a virtual server of ours
-// that is not attached. It is ours only in an exclusive pool, where every other user writes its record first, and only if
-// a fresh list shows no other record.
-func (b *Backend) resolveDoubt(ctx context.Context, o nsx.Owner, v nsx.VirtualServer) error {
+// that is not attached. It is ours in an exclusive pool, where every other user writes its record first, or if the
+// Service's status shows it, and only if a fresh list shows no other record.
+func (b *Backend) resolveDoubt(ctx context.Context, p nsx.Publish, v nsx.VirtualServer) error {
+	o := p.Owner
 	taken := func() error {
 		b.inv.SetRefused(v.ID, v.IPPool, v.Address)
 		return fmt.Errorf("address %s for %s is allocated, perhaps by somebody else: %w", v.Address, o, nsx.ErrAlreadyAllocated)
 	}
-	if pool, _ := b.inv.IPPool(v.IPPool); !pool.Exclusive {
+	if pool, _ := b.inv.IPPool(v.IPPool); !pool.Exclusive && !slices.Contains(p.Published, v.Address.String()) {
 		return taken()
 	}
 	if err := b.refreshPool(ctx, v.IPPool); err != nil {
@@ -110,7 +112,8 @@ func (b *Backend) carriedByOthers(o nsx.Owner, addr netip.Addr) bool {
 }
 
 // allocate asks for the address of a record. A manager may honour that, refuse it, or answer with another address.
-func (b *Backend) allocate(ctx context.Context, o nsx.Owner, v nsx.VirtualServer) (netip.Addr, error) {
+func (b *Backend) allocate(ctx context.Context, p nsx.Publish, v nsx.VirtualServer) (netip.Addr, error) {
+	o := p.Owner
 	got, err := b.callAllocate(ctx, v.IPPool, v.Address)
 	switch {
 	case err == nil && got == v.Address:
@@ -120,7 +123,12 @@ func (b *Backend) allocate(ctx context.Context, o nsx.Owner, v nsx.VirtualServer
 		// It answered with another address. What another virtual server records is left to that one.
 		if !b.carriedByOthers(o, got) {
 			b.inv.SetAllocated(v.IPPool, got, true)
-			return got, nil
+			if !slices.Contains(p.Asked, v.Address) {
+				return got, nil
+			}
+			b.keepSpare(o, v.IPPool, got, nil)
+			b.inv.SetRefused(v.ID, v.IPPool, v.Address)
+			return netip.Addr{}, fmt.Errorf("allocating %s, which was asked for, for %s: NSX gives %s in its place: %w", v.Address, o, got, nsx.ErrAlreadyAllocated)
 		}
 		b.inv.SetAllocated(v.IPPool, got, false)
 		return netip.Addr{}, fmt.Errorf("allocating %s for %s: NSX answered with %s, which somebody else's virtual server carries: %w",

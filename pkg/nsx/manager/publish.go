@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
+	"slices"
 
 	nsxt "github.com/vmware/go-vmware-nsxt"
 
@@ -19,7 +20,7 @@ func (b *Backend) publish(ctx context.Context, p nsx.Publish) error {
 	defer b.life.RUnlock()
 	attach := map[string][]string{}
 	for _, group := range byAddress(p.VirtualServers) {
-		written, err := b.publishAddress(ctx, p.Owner, group)
+		written, err := b.publishAddress(ctx, p, group)
 		if err != nil {
 			return err
 		}
@@ -56,10 +57,10 @@ func byAddress(all []nsx.VirtualServer) [][]nsx.VirtualServer {
 }
 
 // publishAddress writes the virtual servers of one address and claims it. One allocation serves them all.
-func (b *Backend) publishAddress(ctx context.Context, o nsx.Owner, group []nsx.VirtualServer) ([]nsx.VirtualServer, error) {
-	pool, addr := group[0].IPPool, group[0].Address
+func (b *Backend) publishAddress(ctx context.Context, p nsx.Publish, group []nsx.VirtualServer) ([]nsx.VirtualServer, error) {
+	o, pool, addr := p.Owner, group[0].IPPool, group[0].Address
 	claimed, spare := b.claimed(o, addr), false
-	if !claimed && b.anyAddressOnly(pool) {
+	if !claimed && b.anyAddressOnly(pool) && !slices.Contains(p.Asked, addr) {
 		// This manager refuses chosen addresses: ALLOCATE first, then the record.
 		var err error
 		if addr, err = b.allocateAny(ctx, o, pool); err != nil {
@@ -78,7 +79,7 @@ func (b *Backend) publishAddress(ctx context.Context, o nsx.Owner, group []nsx.V
 			return nil, err
 		}
 		if i == 0 && !claimed {
-			got, err := b.claim(ctx, o, v)
+			got, err := b.claim(ctx, p, v)
 			if err != nil {
 				return nil, err
 			}
