@@ -84,6 +84,9 @@ func (s *Server) build(ctx context.Context, inv Inventory) ([]taggedObject, erro
 				if err := s.createVMs(host.Name, host.VMs); err != nil {
 					return nil, err
 				}
+				for _, vm := range host.VMs {
+					tagged = append(tagged, taggedObject{s.vms[vm.Name].ref, vm.Tags})
+				}
 			}
 		}
 	}
@@ -129,10 +132,11 @@ func (s *Server) attachTags(ctx context.Context, objects []taggedObject) error {
 	if len(objects) == 0 {
 		return nil
 	}
+	user, password := s.Credentials()
 	sdk := soap.NewClient(s.http.URL, true)
 	defer sdk.CloseIdleConnections()
 	client := rest.NewClient(&vim25.Client{Client: sdk})
-	if err := client.Login(ctx, url.UserPassword(s.user, s.password)); err != nil {
+	if err := client.Login(ctx, url.UserPassword(user, password)); err != nil {
 		return fmt.Errorf("log in to the tag service: %w", err)
 	}
 	manager := tags.NewManager(client)

@@ -41,7 +41,8 @@ type Host struct {
 
 // VM is the virtual machine of a node. Its name is unique in the vCenter.
 type VM struct {
-	Name string `json:"name"`
+	Name string            `json:"name"`
+	Tags map[string]string `json:"tags,omitempty"`
 	// UUID is the BIOS UUID, which the kubelet reports as the node's systemUUID. The default is derived from
 	// the name, so it is the same at every start.
 	UUID string `json:"uuid,omitempty"`

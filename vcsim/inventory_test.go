@@ -42,12 +42,9 @@ func TestLoadFillsInDefaults(t *testing.T) {
 	if diff := cmp.Diff(want, vms[:2], compareAddr); diff != "" {
 		t.Errorf("VMs (-want +got):\n%s", diff)
 	}
-	again, err := vcsim.Load("testdata/two-datacenters.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if vms[3].UUID == "" || vms[3].UUID != again.VMs()[3].UUID {
-		t.Errorf("the UUID of a VM without one is %q, then %q: want the same", vms[3].UUID, again.VMs()[3].UUID)
+	first, again := vcsim.Generate(1, make([][]netip.Addr, 2)).VMs(), vcsim.Generate(1, make([][]netip.Addr, 2)).VMs()
+	if first[0].UUID == "" || first[0].UUID != again[0].UUID || first[0].UUID == first[1].UUID {
+		t.Errorf("VMs without UUIDs get %s and %s, then %s: want two, and the same again", first[0].UUID, first[1].UUID, again[0].UUID)
 	}
 }
 

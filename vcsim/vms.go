@@ -30,9 +30,12 @@ func (m *machine) update(ctx *simulator.Context, vm *simulator.VirtualMachine) {
 	ctx.WithLock(vm, func() { ctx.Update(vm, append(power(m.on), guest(m.hostName, addresses)...)) })
 }
 
-// AddVM creates a VM on the named host. Its UUID and addresses may be those of another VM, as after a careless
-// copy in vCenter, but its name may not.
+// AddVM creates a VM on the named host, without tags. Its UUID and addresses may be those of another VM, as after a
+// careless copy in vCenter, but its name may not.
 func (s *Server) AddVM(host string, vm VM) error {
+	if len(vm.Tags) > 0 {
+		return fmt.Errorf("vCenter simulator: VM %s: tags are attached at the start only", vm.Name)
+	}
 	return s.createVMs(host, []VM{vm.withDefaults()})
 }
 

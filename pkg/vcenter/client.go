@@ -13,18 +13,18 @@ import (
 // Client finds VMs in one or several vCenters. It logs in when it is first asked. Its methods may be called at the
 // same time.
 type Client struct {
-	opts    Options
 	servers []*server
 }
 
 // New checks the options; it contacts no vCenter. The caller closes the client.
 func New(opts Options) (*Client, error) {
-	c := &Client{opts: opts.withDefaults()}
+	opts = opts.withDefaults()
+	c := &Client{}
 	if len(opts.Servers) == 0 {
 		return nil, errors.New("vCenter client: no server is configured")
 	}
 	for i, config := range opts.Servers {
-		s, err := newServer(config, c.opts)
+		s, err := newServer(config, opts)
 		if err != nil {
 			return nil, fmt.Errorf("vCenter client: server %d: %w", i+1, err)
 		}
@@ -67,18 +67,15 @@ func (c *Client) ByName(ctx context.Context, hostName string) (VM, error) {
 	})
 }
 
-// Locate returns the VM with its Zone and Region, from the tags on its host or the host's ancestors, the nearest
-// first.
+// Locate returns the VM with its Zone and Region: the tags of those categories on the VM, its host, or the host's
+// ancestors (cluster, folders, datacenter), the nearest first. The VM comes from this client.
 func (c *Client) Locate(ctx context.Context, vm VM) (VM, error) {
-	if c.opts.NoZones {
-		return vm, nil
-	}
 	if vm.server == nil || vm.host == nil {
 		return VM{}, fmt.Errorf("locate VM %s: it is on no known host", vm.Name)
 	}
 	err := vm.server.call(ctx, func(ctx context.Context) error {
-		zone, err := vm.server.zone(ctx, *vm.host)
-		vm.Zone, vm.Region = zone.zone, zone.region
+		at, err := vm.server.locate(ctx, vm.ref, *vm.host)
+		vm.Zone, vm.Region = at.zone, at.region
 		return err
 	})
 	if err != nil {

@@ -69,12 +69,12 @@ func (s *server) search(ctx context.Context, client *govmomi.Client, q query) ([
 // scope lists the datacenters to search; one nil stands for the whole inventory. The datacenters are looked up for
 // each search, which proves that the account still sees them.
 func (s *server) scope(ctx context.Context, index *object.SearchIndex) ([]*object.Datacenter, error) {
-	if len(s.datacenters) == 0 {
+	if len(s.config.Datacenters) == 0 {
 		return []*object.Datacenter{nil}, nil
 	}
 	var out []*object.Datacenter
-	for _, path := range s.datacenters {
-		ref, err := index.FindByInventoryPath(ctx, path)
+	for _, path := range s.config.Datacenters {
+		ref, err := index.FindByInventoryPath(ctx, strings.TrimPrefix(path, "/"))
 		if err != nil {
 			return nil, fmt.Errorf("look up datacenter %s: %w", path, err)
 		}
@@ -90,7 +90,7 @@ func (s *server) scope(ctx context.Context, index *object.SearchIndex) ([]*objec
 // visible is asked before a VM is said not to exist, because an account without permissions is told that there is no
 // such VM just like one with them. The datacenters that scope looked up are visible.
 func (s *server) visible(ctx context.Context, client *govmomi.Client) error {
-	if len(s.datacenters) > 0 {
+	if len(s.config.Datacenters) > 0 {
 		return nil
 	}
 	var root mo.Folder

@@ -239,7 +239,7 @@ func TestOneOfTwoVCentersIsDown(t *testing.T) {
 			both := []vcenter.Options{optionsOf(live, down), optionsOf(down, live)}
 			disturb(t, down)
 			for _, opts := range both {
-				opts.Timeout = time.Second
+				opts.Timeout = 2 * time.Second // of which the live one needs little
 				client := newClient(t, opts)
 				if vm, err := client.ByUUID(t.Context(), node1); err != nil || vm.Name != "node-1" {
 					t.Errorf("a VM in the live one: %s, %v", vm.Name, err)

@@ -166,6 +166,7 @@ const (
 	node1   = "4237a0c4-1f5e-4b7e-9a53-0d1c6f1b2a01"
 	node2   = "4237a0c4-1f5e-4b7e-9a53-0d1c6f1b2a02"
 	node3   = "4237a0c4-1f5e-4b7e-9a53-0d1c6f1b2a03"
+	node4   = "4237a0c4-1f5e-4b7e-9a53-0d1c6f1b2a04"
 	unknown = "4237a0c4-1f5e-4b7e-9a53-0d1c6f1b2aff"
 )
 

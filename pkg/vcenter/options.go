@@ -24,16 +24,11 @@ const (
 type Options struct {
 	// Servers are the vCenters that may hold the cluster's nodes.
 	Servers []Server
-	// ZoneCategory and RegionCategory are the names of the tag categories of zones and regions. The defaults are
-	// k8s-zone and k8s-region.
-	ZoneCategory, RegionCategory string
-	// NoZones makes Locate return VMs without zone and region, for accounts that may not read tags.
-	NoZones bool
 	// AllowLoopback keeps loopback addresses among the VMs' addresses.
 	AllowLoopback bool
 	// Timeout is the time for one question to one vCenter, log-in included. The default is 30 s.
 	Timeout time.Duration
-	// ZoneTTL is how long the zone and region of a host are remembered. The default is one minute.
+	// ZoneTTL is how long the tags of a host and of a VM are remembered. The default is one minute.
 	ZoneTTL time.Duration
 	// Clock is the time source for what is remembered. The default is the system's clock.
 	Clock clock.PassiveClock
@@ -55,15 +50,12 @@ type Server struct {
 	// Datacenters are the inventory paths of the datacenters to search, such as dc-1 or folder/dc-1. The default
 	// is the whole inventory.
 	Datacenters []string
+	// ZoneCategory and RegionCategory are the names of the tag categories of zones and regions. The defaults are
+	// k8s-zone and k8s-region.
+	ZoneCategory, RegionCategory string
 }
 
 func (o Options) withDefaults() Options {
-	if o.ZoneCategory == "" {
-		o.ZoneCategory = DefaultZoneCategory
-	}
-	if o.RegionCategory == "" {
-		o.RegionCategory = DefaultRegionCategory
-	}
 	if o.Timeout <= 0 {
 		o.Timeout = 30 * time.Second
 	}

@@ -1,6 +1,7 @@
 package vcenter
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,9 +23,9 @@ import (
 // server is one vCenter: its connections and its two sessions, one of the SDK (SOAP) and one of the tag service
 // (REST). Its methods take as long as their context lets them.
 type server struct {
-	name        string
-	datacenters []string
-	opts        Options
+	name   string
+	config Server
+	opts   Options
 
 	// transport is never logged in. It holds the connections that the clients of all sessions share.
 	transport *soap.Client
@@ -32,8 +33,8 @@ type server struct {
 	sdk       *sessions[*govmomi.Client]
 	tags      *sessions[*tags.Manager]
 
-	mu    sync.Mutex
-	zones map[types.ManagedObjectReference]zoneEntry // by host
+	mu     sync.Mutex
+	places map[types.ManagedObjectReference]place // of VMs and hosts, remembered for a while
 }
 
 func newServer(config Server, opts Options) (*server, error) {
@@ -48,13 +49,15 @@ func newServer(config Server, opts Options) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
+	config.ZoneCategory = cmp.Or(config.ZoneCategory, DefaultZoneCategory)
+	config.RegionCategory = cmp.Or(config.RegionCategory, DefaultRegionCategory)
 	s := &server{
-		name:        endpoint.Host,
-		datacenters: config.Datacenters,
-		opts:        opts,
-		transport:   soap.NewClient(endpoint, config.Insecure),
-		login:       &login{credentials: config.Credentials, clock: opts.Clock},
-		zones:       map[types.ManagedObjectReference]zoneEntry{},
+		name:      endpoint.Host,
+		config:    config,
+		opts:      opts,
+		transport: soap.NewClient(endpoint, config.Insecure),
+		login:     &login{credentials: config.Credentials, clock: opts.Clock},
+		places:    map[types.ManagedObjectReference]place{},
 	}
 	transport := s.transport.DefaultTransport()
 	transport.TLSClientConfig = trust

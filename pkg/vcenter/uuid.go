@@ -6,10 +6,9 @@ import (
 	"strings"
 
 	"github.com/google/uuid"
-)
 
-// ProviderScheme is the scheme of the provider ids that this package makes.
-const ProviderScheme = "nsxt"
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/names"
+)
 
 // migratedScheme is the scheme of the vSphere cloud provider. A provider id never changes during a Node's life, so
 // a cluster that comes from that provider keeps it.
@@ -17,15 +16,15 @@ const migratedScheme = "vsphere"
 
 // ProviderID is the provider id of the node on the VM with the given BIOS UUID: nsxt://<uuid>, in lower case.
 func ProviderID(biosUUID string) string {
-	return ProviderScheme + "://" + strings.ToLower(biosUUID)
+	return names.Provider + "://" + strings.ToLower(biosUUID)
 }
 
 // ParseProviderID returns the BIOS UUID in a provider id, in lower case. It accepts nsxt://<uuid> and, for nodes
 // that another provider initialised, vsphere://<uuid>.
 func ParseProviderID(id string) (string, error) {
 	scheme, rest, found := strings.Cut(id, "://")
-	if !found || scheme != ProviderScheme && scheme != migratedScheme {
-		return "", fmt.Errorf("provider id %q is not of the form %s://<BIOS UUID>", id, ProviderScheme)
+	if !found || scheme != names.Provider && scheme != migratedScheme {
+		return "", fmt.Errorf("provider id %q is not of the form %s://<BIOS UUID>", id, names.Provider)
 	}
 	parsed, err := parseUUID(rest)
 	if err != nil {

@@ -31,6 +31,7 @@ type VM struct {
 	VCenter string
 
 	server *server
+	ref    types.ManagedObjectReference
 	host   *types.ManagedObjectReference
 }
 
@@ -51,6 +52,7 @@ func newVM(s *server, vm mo.VirtualMachine) VM {
 		GuestID:   vm.Summary.Config.GuestId,
 		VCenter:   s.name,
 		server:    s,
+		ref:       vm.Self,
 		host:      vm.Runtime.Host,
 	}
 	if vm.Guest != nil {
