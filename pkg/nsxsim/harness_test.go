@@ -91,10 +91,15 @@ func (r *rig) do(method, path string, body any, header ...string) answer {
 	}
 	w := httptest.NewRecorder()
 	r.ServeHTTP(w, req)
+	return answerOf(r.t, w)
+}
+
+func answerOf(t *testing.T, w *httptest.ResponseRecorder) answer {
+	t.Helper()
 	a := answer{status: w.Code, header: w.Header(), raw: w.Body.String()}
 	if a.raw != "" {
 		if err := json.Unmarshal([]byte(a.raw), &a.body); err != nil {
-			r.t.Fatalf("%s %s: the answer is not JSON: %v: %s", method, path, err, a.raw)
+			t.Fatalf("the answer is not JSON: %v: %s", err, a.raw)
 		}
 	}
 	return a
