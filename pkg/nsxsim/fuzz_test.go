@@ -1,0 +1,83 @@
+package nsxsim_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"testing"
+
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim"
+)
+
+// No body and no path makes the simulator panic or fail: whatever a client
+// sends is taken or refused.
+func FuzzRequests(f *testing.F) {
+	paths := []string{services, servers, pools, monitors, profiles, persists, "/ns-groups", "/ip-sets", ippools, "/logical-routers",
+		"/logical-router-ports", "/edge-clusters", pools + "/p?action=ADD_MEMBERS", pools + "/p?action=UPDATE_MEMBERS",
+		pools + "/g?action=UPDATE_MEMBERS", ippools + "/i?action=ALLOCATE", ippools + "/i?action=RELEASE", "/loadbalancer/rules"}
+	for _, path := range paths {
+		for _, method := range []string{"POST", "PUT", "GET", "DELETE"} {
+			f.Add(method, path, `{"resource_type":"LbUdpMonitor","members":[{"ip_address":"10.0.0.1"},null,3],"tags":null}`)
+		}
+		f.Add("PUT", path+"/p", `{"_revision":0,"member_group":{"grouping_object":{"target_id":"g"},"max_ip_list_size":-1}}`)
+		f.Add("GET", path+"/%2e%2e//x?page_size=0&cursor=czA&sort_by=id&included_fields=,", "")
+	}
+	f.Add("POST", servers, `{"ip_address":"::1","ports":["1-65535"],"default_pool_member_ports":["1-65535"],"application_profile_id":"a"}`)
+	f.Add("POST", ippools, `{"subnets":[{"cidr":"::/0","allocation_ranges":[{"start":"::","end":"ffff::"}]}]}`)
+	f.Add("POST", ippools, `{"subnets":[{"cidr":"10.0.0.0/8","allocation_ranges":[{"start":"10.0.0.1","end":"::1"}]}]}`)
+	f.Fuzz(func(t *testing.T, method, path, body string) {
+		target, err := url.ParseRequestURI("/api/v1" + path)
+		if err != nil || !validMethod(method) {
+			t.Skip("no HTTP request can say so")
+		}
+		sim, err := nsxsim.New(nsxsim.Options{NewID: nsxsim.SequentialIDs()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer sim.Close()
+		seed := nsxsim.Inventory{Objects: []nsxsim.Object{
+			{"kind": "NSGroup", "id": "ng"},
+			{"kind": "LbPool", "id": "p", "members": []any{map[string]any{"ip_address": "10.0.0.1"}}},
+			{"kind": "LbPool", "id": "g", "member_group": map[string]any{"grouping_object": map[string]any{"target_id": "ng"}}},
+			{"kind": "LbVirtualServer", "id": "v", "ip_address": "10.1.0.1", "ports": []any{"80"}, "pool_id": "p", "application_profile_id": "default-tcp-lb-app-profile"},
+			{"kind": "LogicalRouter", "id": "t", "router_type": "TIER1", "edge_cluster_id": "edge-cluster"},
+			{"kind": "LbService", "id": "s", "virtual_server_ids": []any{"v"}, "attachment": map[string]any{"target_type": "LogicalRouter", "target_id": "t"}},
+			{"kind": "IpPool", "id": "i", "subnets": []any{map[string]any{"cidr": "10.9.0.0/24", "allocation_ranges": []any{map[string]any{"start": "10.9.0.1", "end": "10.9.0.2"}}}}},
+		}}
+		if err := sim.Load(seed); err != nil {
+			t.Fatal(err)
+		}
+		send := func(method string, target *url.URL, body string) int {
+			r := httptest.NewRequest(method, "/", strings.NewReader(body))
+			r.URL = target
+			r.SetBasicAuth(nsxsim.DefaultUsername, nsxsim.DefaultPassword)
+			w := httptest.NewRecorder()
+			sim.ServeHTTP(w, r)
+			if w.Code >= 500 {
+				t.Errorf("%s %s %q: %d %s", method, target, body, w.Code, w.Body)
+			}
+			return w.Code
+		}
+		send(method, target, body)
+		// What was let in must not hurt what is asked next.
+		for _, path := range []string{services + "/s/status", services + "/s/usage", services + "/s/statistics", services + "/s/debug-info", ippools, pools, "/ns-groups"} {
+			if code := send("GET", &url.URL{Path: "/api/v1" + path}, ""); code != http.StatusOK && !strings.Contains(path, "/s/") {
+				t.Errorf("then GET %s: %d", path, code)
+			}
+		}
+		again, err := nsxsim.New(nsxsim.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer again.Close()
+		if err := again.Load(sim.Snapshot()); err != nil {
+			t.Errorf("the snapshot after %s %s %q does not load: %v", method, target, body, err)
+		}
+	})
+}
+
+func validMethod(m string) bool {
+	_, err := http.NewRequest(m, "/", nil)
+	return err == nil && m != ""
+}
