@@ -12,6 +12,7 @@ import (
 	_ "github.com/vmware/govmomi/vapi/simulator"
 	_ "github.com/vmware/govmomi/vapi/tags"
 	_ "go.uber.org/goleak"
+	_ "go.yaml.in/yaml/v3"
 	_ "go4.org/netipx"
 	_ "golang.org/x/sync/errgroup"
 	_ "golang.org/x/time/rate"
@@ -27,6 +28,5 @@ import (
 	_ "k8s.io/controller-manager/app"
 	_ "k8s.io/utils/clock/testing"
 	_ "pgregory.net/rapid"
-	_ "go.yaml.in/yaml/v3"
 	_ "sigs.k8s.io/yaml"
 )

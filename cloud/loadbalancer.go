@@ -1,0 +1,78 @@
+package cloud
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	cloudprovider "k8s.io/cloud-provider"
+	"k8s.io/cloud-provider/api"
+
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/lb"
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsx"
+)
+
+// loadBalancer implements cloudprovider.LoadBalancer by the engine.
+type loadBalancer struct{ c *Cloud }
+
+// errStarting is the answer before the cluster's identity is known: nothing may be concluded from absence yet.
+var errStarting = fmt.Errorf("%w: the cluster's identity has not been read from the API server yet", lb.ErrNotLoaded)
+
+func (l loadBalancer) engine() (*lb.Engine, error) {
+	if r := l.c.running.Load(); r != nil {
+		return r.engine, nil
+	}
+	return nil, errStarting
+}
+
+// GetLoadBalancer implements cloudprovider.LoadBalancer. It says that the load balancer exists while anything of the
+// Service remains in NSX: the framework drops the finalizer once it does not.
+func (l loadBalancer) GetLoadBalancer(ctx context.Context, _ string, svc *corev1.Service) (*corev1.LoadBalancerStatus, bool, error) {
+	e, err := l.engine()
+	if err != nil {
+		return nil, false, err
+	}
+	return e.Get(ctx, svc)
+}
+
+// GetLoadBalancerName implements cloudprovider.LoadBalancer. NSX objects are found by their tags, never by this name.
+func (l loadBalancer) GetLoadBalancerName(_ context.Context, _ string, svc *corev1.Service) string {
+	return cloudprovider.DefaultLoadBalancerName(svc)
+}
+
+// EnsureLoadBalancer implements cloudprovider.LoadBalancer. The nodes given are ignored: the framework's list knows
+// neither readiness nor drains, so the engine watches the nodes itself.
+func (l loadBalancer) EnsureLoadBalancer(ctx context.Context, _ string, svc *corev1.Service, _ []*corev1.Node) (*corev1.LoadBalancerStatus, error) {
+	e, err := l.engine()
+	if err != nil {
+		return nil, api.NewRetryError(err.Error(), time.Second)
+	}
+	status, err := e.Ensure(ctx, svc)
+	return status, retry(err)
+}
+
+// UpdateLoadBalancer implements cloudprovider.LoadBalancer. It has nothing to do: node changes reach NSX by way of the
+// node set, once for all Services.
+func (l loadBalancer) UpdateLoadBalancer(context.Context, string, *corev1.Service, []*corev1.Node) error {
+	return nil
+}
+
+// EnsureLoadBalancerDeleted implements cloudprovider.LoadBalancer.
+func (l loadBalancer) EnsureLoadBalancerDeleted(ctx context.Context, _ string, svc *corev1.Service) error {
+	e, err := l.engine()
+	if err != nil {
+		return err
+	}
+	return e.Delete(ctx, svc)
+}
+
+// retry hands on to the framework when the next try makes sense, instead of its own back-off of up to five minutes.
+func retry(err error) error {
+	var at *nsx.RetryAt
+	if errors.As(err, &at) {
+		return api.NewRetryError(err.Error(), max(time.Until(at.At), 0))
+	}
+	return err
+}
