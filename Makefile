@@ -1,0 +1,57 @@
+# Everything is built into bin/ and tested from here. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X k8s.io/component-base/version.gitVersion=$(VERSION)
+PROGRAMS := nsxt-cloud-controller-manager nsxsim lab
+# How many packages are tested at a time: the heavy ones start whole clusters.
+TEST_PARALLEL ?= 2
+
+.PHONY: help build $(PROGRAMS) bin/kube demo test unit check lint bench verify update clean
+
+help: ## Show this list.
+	@grep -hE '^[a-z/-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | expand -t 12
+
+build: $(PROGRAMS) ## Build the controller, the NSX simulator and the lab into bin/.
+
+$(PROGRAMS):
+	@mkdir -p bin
+	@echo "building bin/$@"
+	@CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/$@ ./cmd/$@
+
+bin/kube: ## Build the Kubernetes control plane and kubectl that the lab and the tests run.
+	@hack/build-kube.sh
+
+demo: build bin/kube ## Start a whole cluster on loopback with a Service to curl; Ctrl-C ends it.
+	@bin/lab up --demo
+
+test: lint build bin/kube unit check ## Run everything that must hold.
+
+unit: build bin/kube ## Run the Go tests with the race detector, and name the slowest.
+	@mkdir -p .cache
+	@go tool gotestsum --format pkgname --format-hide-empty-pkg --jsonfile .cache/tests.json -- \
+		-race -p $(TEST_PARALLEL) -timeout 20m ./...
+	@echo "slowest tests:"; go tool gotestsum tool slowest --jsonfile .cache/tests.json --threshold 2s | head -20
+
+check: build bin/kube ## Play the scenarios of the tutorial against a fresh lab.
+	@bin/lab check
+
+lint: ## Check formatting, go vet, staticcheck and everything generated.
+	@bad=$$(gofmt -l $$(git ls-files '*.go')); if [[ -n $$bad ]]; then echo "not gofmt-ed: $$bad"; exit 1; fi
+	@go vet ./...
+	@go tool staticcheck ./...
+	@$(MAKE) --no-print-directory verify
+
+verify: ## Check that everything generated is up to date.
+	@for s in hack/verify-*.sh; do echo "$$s"; $$s; done
+
+update: ## Make everything generated anew.
+	@for s in hack/update-*.sh; do echo "$$s"; $$s; done
+
+bench: ## Run the benchmarks.
+	@go test -run '^$$' -bench . -benchmem ./pkg/...
+
+clean: ## Remove what was built.
+	@rm -rf bin .cache
