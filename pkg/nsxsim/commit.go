@@ -71,32 +71,51 @@ func (s *Sim) update(by author, k *kind, id string, body document) (*object, *Er
 	return o, nil
 }
 
-// remove deletes an object that nothing refers to.
+// remove deletes an object that nothing refers to; with force, its kind's cascade
+// of referrers along with it.
 func (s *Sim) remove(by author, k *kind, id string, force bool) *Error {
 	o := s.store.get(k.name, id)
 	if o == nil {
 		return s.notFound(id)
 	}
-	if err := mayWrite(by, o); err != nil {
-		return err
+	doomed := []*object{o}
+	if force && len(k.cascade) > 0 {
+		doomed = append(s.store.referrersOf(objectRef{k.name, id}, k.cascade...), o)
 	}
-	if o.doc.boolean("_system_owned") {
-		return refuse(codeInUse, "%s %s is owned by the system and cannot be deleted.", k.name, id)
-	}
-	if referrers := s.store.referrersOf(objectRef{k.name, id}); len(referrers) > 0 {
-		names := make([]string, len(referrers))
-		for i, r := range referrers {
-			names[i] = fmt.Sprintf("%s/%s", r.kind.name, r.id)
+	for _, d := range doomed {
+		if err := s.mayRemove(by, d, doomed); err != nil {
+			return err
 		}
-		return refuse(codeInUse, "The object %s/%s cannot be deleted as it is being referenced by %s.", k.name, id, strings.Join(names, ", "))
 	}
 	if k.deleted != nil {
 		if err := k.deleted(s, o, force); err != nil {
 			return err
 		}
 	}
-	s.store.remove(o)
-	s.committed(o)
+	for _, d := range doomed {
+		s.store.remove(d)
+		s.committed(d)
+	}
+	return nil
+}
+
+// mayRemove: referrers that go too do not count.
+func (s *Sim) mayRemove(by author, o *object, doomed []*object) *Error {
+	if err := mayWrite(by, o); err != nil {
+		return err
+	}
+	if o.doc.boolean("_system_owned") {
+		return refuse(codeInUse, "%s %s is owned by the system and cannot be deleted.", o.kind.name, o.id)
+	}
+	var names []string
+	for _, r := range s.store.referrersOf(objectRef{o.kind.name, o.id}) {
+		if !slices.Contains(doomed, r) {
+			names = append(names, fmt.Sprintf("%s/%s", r.kind.name, r.id))
+		}
+	}
+	if len(names) > 0 {
+		return refuse(codeInUse, "The object %s/%s cannot be deleted as it is being referenced by %s.", o.kind.name, o.id, strings.Join(names, ", "))
+	}
 	return nil
 }
 

@@ -319,3 +319,56 @@ func TestUsageTellsCapacityAndUse(t *testing.T) {
 		t.Errorf("a shared pool counts once (-want +got):\n%s", diff)
 	}
 }
+
+func TestForcedDeletionOfARouterTakesItsPorts(t *testing.T) {
+	r := newRig(t, nsxsim.Options{})
+	router := r.create("/logical-routers", doc{"router_type": "TIER1", "edge_cluster_id": r.EdgeClusterID()})
+	r.create("/logical-router-ports", doc{"resource_type": "LogicalRouterLinkPortOnTIER1", "logical_router_id": router})
+	lb := r.create(services, doc{"attachment": doc{"target_type": "LogicalRouter", "target_id": router}})
+	path := "/logical-routers/" + router + "?force=true"
+	if a := r.do("DELETE", path, nil); a.status != 400 || len(r.List(nsxsim.KindLogicalRouterPort)) != 1 {
+		t.Errorf("with a service attached: %d and %d ports, want 400 and all ports", a.status, len(r.List(nsxsim.KindLogicalRouterPort)))
+	}
+	r.ok("DELETE", services+"/"+lb, nil)
+	r.ok("DELETE", path, nil)
+	if left := len(r.List(nsxsim.KindLogicalRouterPort)); left != 0 {
+		t.Errorf("%d ports left over", left)
+	}
+}
+
+func TestGroupActions(t *testing.T) {
+	r := newRig(t, nsxsim.Options{})
+	set := r.create("/ip-sets", doc{"ip_addresses": []string{"10.0.0.1"}})
+	group := "/ns-groups/" + r.create("/ns-groups", doc{})
+	members := doc{"members": []doc{{"op": "EQUALS", "target_type": "IPSet", "target_property": "id", "value": set}}}
+	for _, step := range []struct {
+		action string
+		want   float64
+	}{{"ADD_MEMBERS", 1}, {"ADD_MEMBERS", 1}, {"REMOVE_MEMBERS", 0}} {
+		if got := r.ok("POST", group+"?action="+step.action, members)["member_count"]; got != step.want {
+			t.Errorf("after %s: %v members, want %v", step.action, got, step.want)
+		}
+	}
+	r.ok("DELETE", "/ip-sets/"+set, nil)
+	if a := r.do("POST", group+"?action=ADD_MEMBERS", members); a.status != 400 {
+		t.Errorf("a member that is gone: %d, want 400", a.status)
+	}
+}
+
+func TestSettingsOfGroupMembers(t *testing.T) {
+	b := newBench(t, nsxsim.Options{})
+	set := b.create("/ip-sets", doc{"ip_addresses": []string{"10.0.0.1", "10.0.0.2"}})
+	group := b.create("/ns-groups", doc{"members": []doc{{"op": "EQUALS", "target_type": "IPSet", "target_property": "id", "value": set}}})
+	pool := b.create(pools, doc{"member_group": doc{"grouping_object": doc{"target_id": group}, "max_ip_list_size": 9}})
+	b.attach(b.create(servers, b.tcpVS("10.1.0.1", []string{"80"}, doc{"pool_id": pool})))
+	update := pools + "/" + pool + "?action=UPDATE_MEMBERS"
+	for _, state := range []string{"DISABLED", "GRACEFUL_DISABLED"} {
+		b.ok("POST", update, doc{"members": []doc{{"ip_address": "10.0.0.2", "admin_state": state}}})
+		if diff := cmp.Diff([]string{"10.0.0.1=UP", "10.0.0.2=" + state}, b.memberStates(pool)); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	}
+	if a := b.do("POST", update, doc{"members": []doc{{"ip_address": "10.0.0.2", "weight": 3}}}); a.status != 400 {
+		t.Errorf("a weight: %d, want 400", a.status)
+	}
+}

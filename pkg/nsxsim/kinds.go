@@ -43,6 +43,7 @@ type kind struct {
 	keys    func(document) []string                    // secondary index
 	check   func(c *change) *Error                     // rules across fields and objects
 	deleted func(s *Sim, o *object, force bool) *Error // rules of deletion, beyond "not referenced"
+	cascade []Kind // referrers that a deletion with force=true takes along
 	render  func(s *Sim, o *object, doc document)      // adds to an answer what is not stored
 	filters map[string]func(doc document, v string) bool
 	subs    []sub
@@ -208,13 +209,7 @@ func manager() []*kind {
 		{
 			name: KindNSGroup, path: "ns-groups", types: []string{"NSGroup"}, removed: removedLB, traffic: true,
 			fields: []field{
-				{name: "members", shape: listShape, max: 500, fields: []field{
-					{name: "resource_type", shape: stringShape, def: `"NSGroupSimpleExpression"`},
-					{name: "op", shape: stringShape, required: true, oneOf: []string{"EQUALS", "CONTAINS", "STARTSWITH", "ENDSWITH", "NOTEQUALS"}},
-					{name: "target_property", shape: stringShape, required: true},
-					{name: "target_type", shape: stringShape, required: true},
-					{name: "value", shape: stringShape, required: true},
-				}},
+				{name: "members", shape: listShape, max: 500, fields: groupMemberFields},
 				{name: "membership_criteria", shape: listShape, max: 5},
 				{name: "member_count", readOnly: true},
 			},
@@ -259,6 +254,7 @@ func manager() []*kind {
 			},
 			check:   checkLogicalRouter,
 			deleted: deletedLogicalRouter,
+			cascade: []Kind{KindLogicalRouterPort},
 			filters: map[string]func(document, string) bool{"router_type": equals("router_type")},
 			subs:    logicalRouterSubs,
 		},
@@ -309,16 +305,25 @@ var (
 	sourceIPPersistence = []string{"LbSourceIpPersistenceProfile"}
 	cookiePersistence   = []string{"LbCookiePersistenceProfile"}
 
+	// A member of a group has settings only where they were given.
 	memberSettingFields = []field{
 		{name: "ip_address", shape: stringShape, required: true, check: checkAddress},
 		{name: "port", shape: stringShape, check: checkPort},
-		{name: "weight", shape: intShape, def: "1", min: 1, max: 256},
 		{name: "admin_state", shape: stringShape, def: `"ENABLED"`, oneOf: []string{"ENABLED", "DISABLED", "GRACEFUL_DISABLED"}},
 	}
 	memberFields = append([]field{
+		{name: "weight", shape: intShape, def: "1", min: 1, max: 256},
 		{name: "backup_member", shape: boolShape, def: "false"},
 		{name: "max_concurrent_connections", shape: intShape, min: 1},
 	}, memberSettingFields...)
+
+	groupMemberFields = []field{
+		{name: "resource_type", shape: stringShape, def: `"NSGroupSimpleExpression"`},
+		{name: "op", shape: stringShape, required: true, oneOf: []string{"EQUALS", "CONTAINS", "STARTSWITH", "ENDSWITH", "NOTEQUALS"}},
+		{name: "target_property", shape: stringShape, required: true},
+		{name: "target_type", shape: stringShape, required: true},
+		{name: "value", shape: stringShape, required: true},
+	}
 
 	// commonFields are those of every kind.
 	commonFields = []field{

@@ -33,7 +33,7 @@ func (s *Sim) membersOf(pool document) []member {
 		members = append(members, member{Member: dataplane.Member{
 			Address:    parseAddress(m.str("ip_address")),
 			Port:       portOf(m.str("port")),
-			Weight:     weightOf(m),
+			Weight:     weight(m),
 			AdminState: dataplane.AdminState(m.str("admin_state")),
 			Backup:     m.boolean("backup_member"),
 		}})
@@ -55,7 +55,6 @@ func (s *Sim) groupMembers(group document) []member {
 		m := member{Member: dataplane.Member{Address: a, Port: uint16(port), Weight: 1, AdminState: dataplane.Enabled}}
 		if setting, ok := custom[a]; ok {
 			m.AdminState = dataplane.AdminState(setting.str("admin_state"))
-			m.Weight = weightOf(setting)
 			if p := portOf(setting.str("port")); p != 0 {
 				m.Port = p
 			}
@@ -71,8 +70,8 @@ func (s *Sim) groupMembers(group document) []member {
 	return members
 }
 
-// maxGroupAddresses bounds what a CIDR in an IP set becomes.
-const maxGroupAddresses = 4096
+// maxRangeAddresses bounds how far a range or CIDR in an IP set is gone through.
+const maxRangeAddresses = 4096
 
 func (s *Sim) groupAddresses(groupID, revision string) []netip.Addr {
 	var addrs []netip.Addr
@@ -82,19 +81,23 @@ func (s *Sim) groupAddresses(groupID, revision string) []netip.Addr {
 		if err != nil {
 			continue
 		}
-		for a := r.From(); a.IsValid() && a.Compare(r.To()) <= 0 && len(addrs) < maxGroupAddresses; a = a.Next() {
-			wanted := revision == "IPV4_IPV6" || (revision == "IPV6") == a.Is6()
+		if revision != "IPV4_IPV6" && (revision == "IPV6") != r.From().Is6() {
+			continue
+		}
+		a := r.From()
+		for n := 0; n < maxRangeAddresses && a.IsValid() && a.Compare(r.To()) <= 0; n++ {
 			local := a.IsLinkLocalUnicast() || a.IsLoopback() && !s.allowLoopback
-			if wanted && !local && !seen[a] {
+			if !local && !seen[a] {
 				seen[a] = true
 				addrs = append(addrs, a)
 			}
+			a = a.Next()
 		}
 	}
 	return addrs
 }
 
-// parseAddress, portOf and weightOf read what the store holds, which is valid.
+// parseAddress, portOf and weight read what the store holds, which is valid.
 
 func parseAddress(s string) netip.Addr {
 	a, _ := netip.ParseAddr(s)
@@ -106,12 +109,12 @@ func portOf(s string) uint16 {
 	return uint16(p)
 }
 
-func weightOf(m document) int {
+func weight(m document) int {
 	n, _ := m.integer("weight")
 	return int(n)
 }
 
-// memberActions serves POST /loadbalancer/pools/{id}?action=...: changes of
+// memberAction serves POST /loadbalancer/pools/{id}?action=...: changes of
 // single members, without a revision.
 func memberAction(apply func(members []document, given []document) ([]document, *Error)) func(*request, *object) (*response, *Error) {
 	return func(r *request, pool *object) (*response, *Error) {
@@ -136,11 +139,7 @@ func memberAction(apply func(members []document, given []document) ([]document, 
 		if err != nil {
 			return nil, err
 		}
-		o, err := r.sim.update(r.author, pool.kind, pool.id, doc)
-		if err != nil {
-			return nil, err
-		}
-		return &response{status: 200, body: r.sim.answer(r.author.user, o)}, nil
+		return r.store(pool, doc)
 	}
 }
 
@@ -181,6 +180,9 @@ func customizeMembers(pool document, given []document, action string) *Error {
 	group := pool.object("member_group")
 	settings := group.objects("customized_members")
 	for _, g := range given {
+		if g.has("weight") || g.has("display_name") {
+			return invalid("only admin_state can be set for members of a group")
+		}
 		if i := indexMember(settings, g); i >= 0 {
 			for name, raw := range g {
 				settings[i][name] = raw

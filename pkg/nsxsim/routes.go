@@ -56,14 +56,14 @@ func (s *Sim) resolve(r *request) route {
 		segments[i] = plain
 	}
 	unknown.below = "/" + strings.Join(segments, "/")
+	if rt, ok := s.nodeRoute(r, unknown.below[1:]); ok {
+		return rt
+	}
 	for _, n := range []int{2, 1} {
 		if len(segments) < n {
 			continue
 		}
 		path := strings.Join(segments[:n], "/")
-		if rt, ok := s.nodeRoute(r, segments, path); ok {
-			return rt
-		}
 		if k := s.paths[path]; k != nil {
 			rt := k.route(r, segments[n:], unknown)
 			rt.below, rt.kind = unknown.below, k
@@ -73,9 +73,14 @@ func (s *Sim) resolve(r *request) route {
 	return unknown
 }
 
-// nodeRoute serves what the manager tells of itself.
-func (s *Sim) nodeRoute(r *request, segments []string, path string) (route, bool) {
-	if path != "node/version" || len(segments) != 2 {
+// nodeRoute serves what the manager tells of itself: /node and /node/version.
+func (s *Sim) nodeRoute(r *request, path string) (route, bool) {
+	about := map[string]any{"node_version": s.version, "product_version": s.version}
+	switch path {
+	case "node/version":
+	case "node":
+		about["hostname"], about["node_uuid"], about["system_time"] = "nsxsim", freshID("manager"), s.now()
+	default:
 		return route{}, false
 	}
 	rt := route{op: r.Method + " /" + path, below: "/" + path}
@@ -84,9 +89,7 @@ func (s *Sim) nodeRoute(r *request, segments []string, path string) (route, bool
 		return rt, true
 	}
 	rt.serve = func(*request) (*response, *Error) {
-		return &response{status: http.StatusOK, body: encode(map[string]string{
-			"node_version": s.version, "product_version": s.version,
-		})}, nil
+		return &response{status: http.StatusOK, body: encode(about)}, nil
 	}
 	return rt, true
 }
@@ -189,6 +192,33 @@ func methodNotAllowed(r *request) *Error {
 		Message: "The method " + r.Method + " is not supported for the requested URI."}
 }
 
+// found answers with an object; put and store with one just written.
+
+func (r *request) found(o *object) *response {
+	return &response{status: http.StatusOK, body: r.sim.answer(r.author.user, o)}
+}
+
+func (r *request) put(k *kind, id string) (*response, *Error) {
+	doc, err := r.document()
+	if err != nil {
+		return nil, err
+	}
+	o, err := r.sim.update(r.author, k, id, doc)
+	if err != nil {
+		return nil, err
+	}
+	return r.found(o), nil
+}
+
+// store writes an object with the revision that its document carries.
+func (r *request) store(o *object, doc document) (*response, *Error) {
+	o, err := r.sim.update(r.author, o.kind, o.id, doc)
+	if err != nil {
+		return nil, err
+	}
+	return r.found(o), nil
+}
+
 func createObject(r *request) (*response, *Error) {
 	doc, err := r.document()
 	if err != nil {
@@ -206,20 +236,10 @@ func getObject(r *request) (*response, *Error) {
 	if o == nil {
 		return nil, r.sim.notFound(r.route.id)
 	}
-	return &response{status: http.StatusOK, body: r.sim.answer(r.author.user, o)}, nil
+	return r.found(o), nil
 }
 
-func putObject(r *request) (*response, *Error) {
-	doc, err := r.document()
-	if err != nil {
-		return nil, err
-	}
-	o, err := r.sim.update(r.author, r.route.kind, r.route.id, doc)
-	if err != nil {
-		return nil, err
-	}
-	return &response{status: http.StatusOK, body: r.sim.answer(r.author.user, o)}, nil
-}
+func putObject(r *request) (*response, *Error) { return r.put(r.route.kind, r.route.id) }
 
 func deleteObject(r *request) (*response, *Error) {
 	force := r.query.Get("force") == "true"
@@ -227,33 +247,4 @@ func deleteObject(r *request) (*response, *Error) {
 		return nil, err
 	}
 	return &response{status: http.StatusOK}, nil
-}
-
-// The subs of routers and groups.
-
-var logicalRouterSubs = []sub{
-	{method: http.MethodGet, path: "routing/advertisement", serve: func(r *request, router *object) (*response, *Error) {
-		return &response{status: http.StatusOK, body: r.sim.answer(r.author.user, r.sim.store.get(KindAdvertisement, router.id))}, nil
-	}},
-	{method: http.MethodPut, path: "routing/advertisement", write: true, serve: func(r *request, router *object) (*response, *Error) {
-		doc, err := r.document()
-		if err != nil {
-			return nil, err
-		}
-		o, err := r.sim.update(r.author, r.sim.kinds[KindAdvertisement], router.id, doc)
-		if err != nil {
-			return nil, err
-		}
-		return &response{status: http.StatusOK, body: r.sim.answer(r.author.user, o)}, nil
-	}},
-}
-
-var nsGroupSubs = []sub{
-	{method: http.MethodGet, path: "effective-ip-address-members", serve: func(r *request, group *object) (*response, *Error) {
-		results := []any{}
-		for _, a := range r.sim.effectiveAddresses(group.id) {
-			results = append(results, a)
-		}
-		return r.page(results)
-	}},
 }

@@ -85,6 +85,14 @@ func parseAddressRange(s string) (netipx.IPRange, error) {
 	return netipx.IPRangeFrom(a, a), nil
 }
 
+// canonicalAddress gives one spelling for an address: IPv6 has several.
+func canonicalAddress(s string) string {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return a.Unmap().String()
+	}
+	return s
+}
+
 // Checks of single values for field.check: each says what is wrong, or "".
 
 func checkAddress(v any) string {

@@ -1,8 +1,8 @@
 package nsxsim
 
-import "net/netip"
+import "net/http"
 
-// The rules of logical routers and groups that go across fields and objects.
+// The rules of logical routers and their ports that go across fields and objects.
 
 const (
 	tier0LinkPort = "LogicalRouterLinkPortOnTIER0"
@@ -83,86 +83,13 @@ func renderLinkedPort(s *Sim, o *object, doc document) {
 	}
 }
 
-// groupMemberRefs: members of a group that are named by id must exist.
-func groupMemberRefs(doc document) []idField {
-	var ids []idField
-	for _, m := range doc.objects("members") {
-		if m.str("target_property") != "id" || m.str("op") != "EQUALS" {
-			continue
-		}
-		switch m.str("target_type") {
-		case "IPSet":
-			ids = append(ids, idField{"members.value", []Kind{KindIPSet}, m.str("value")})
-		case "NSGroup":
-			ids = append(ids, idField{"members.value", []Kind{KindNSGroup}, m.str("value")})
-		}
-	}
-	return ids
-}
-
-// checkNSGroup refuses a group that would, through others, contain itself.
-func checkNSGroup(c *change) *Error {
-	seen := map[string]bool{}
-	var reaches func(doc document) bool
-	reaches = func(doc document) bool {
-		for _, ref := range groupMemberRefs(doc) {
-			if ref.kinds[0] != KindNSGroup || seen[ref.id] {
-				continue
-			}
-			if ref.id == c.id {
-				return true
-			}
-			seen[ref.id] = true
-			if o := c.store.get(KindNSGroup, ref.id); o != nil && reaches(o.doc) {
-				return true
-			}
-		}
-		return false
-	}
-	if reaches(c.doc) {
-		return refuse(codeValidation, "NSGroup %s would be a member of itself.", c.id)
-	}
-	return nil
-}
-
-func renderMemberCount(_ *Sim, _ *object, doc document) {
-	doc.set("member_count", len(doc.objects("members")))
-}
-
-// effectiveAddresses gives what the IP sets of a group, and of the groups in
-// it, hold: addresses, ranges and CIDRs as they were written, each once.
-func (s *Sim) effectiveAddresses(groupID string) []string {
-	var addresses []string
-	seenGroup, seen := map[string]bool{}, map[string]bool{}
-	var walk func(id string)
-	walk = func(id string) {
-		group := s.store.get(KindNSGroup, id)
-		if group == nil || seenGroup[id] {
-			return
-		}
-		seenGroup[id] = true
-		for _, ref := range groupMemberRefs(group.doc) {
-			if ref.kinds[0] == KindNSGroup {
-				walk(ref.id)
-				continue
-			}
-			set := s.store.get(KindIPSet, ref.id)
-			for _, a := range set.doc.strs("ip_addresses") {
-				if !seen[a] {
-					seen[a] = true
-					addresses = append(addresses, a)
-				}
-			}
-		}
-	}
-	walk(groupID)
-	return addresses
-}
-
-// canonicalAddress gives one spelling for an address: IPv6 has several.
-func canonicalAddress(s string) string {
-	if a, err := netip.ParseAddr(s); err == nil {
-		return a.Unmap().String()
-	}
-	return s
+// logicalRouterSubs serve a router's route advertisement, a document of its own
+// that comes and goes with the router.
+var logicalRouterSubs = []sub{
+	{method: http.MethodGet, path: "routing/advertisement", serve: func(r *request, router *object) (*response, *Error) {
+		return r.found(r.sim.store.get(KindAdvertisement, router.id)), nil
+	}},
+	{method: http.MethodPut, path: "routing/advertisement", write: true, serve: func(r *request, router *object) (*response, *Error) {
+		return r.put(r.sim.kinds[KindAdvertisement], router.id)
+	}},
 }

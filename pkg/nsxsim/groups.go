@@ -1,0 +1,136 @@
+package nsxsim
+
+import (
+	"net/http"
+	"slices"
+)
+
+// The rules of groups that go across fields and objects, and what is in them.
+
+// groupMemberRefs: members of a group that are named by id must exist.
+func groupMemberRefs(doc document) []idField {
+	var ids []idField
+	for _, m := range doc.objects("members") {
+		if m.str("target_property") != "id" || m.str("op") != "EQUALS" {
+			continue
+		}
+		switch m.str("target_type") {
+		case "IPSet":
+			ids = append(ids, idField{"members.value", []Kind{KindIPSet}, m.str("value")})
+		case "NSGroup":
+			ids = append(ids, idField{"members.value", []Kind{KindNSGroup}, m.str("value")})
+		}
+	}
+	return ids
+}
+
+// checkNSGroup refuses a group that would, through others, contain itself.
+func checkNSGroup(c *change) *Error {
+	seen := map[string]bool{}
+	var reaches func(doc document) bool
+	reaches = func(doc document) bool {
+		for _, ref := range groupMemberRefs(doc) {
+			if ref.kinds[0] != KindNSGroup || seen[ref.id] {
+				continue
+			}
+			if ref.id == c.id {
+				return true
+			}
+			seen[ref.id] = true
+			if o := c.store.get(KindNSGroup, ref.id); o != nil && reaches(o.doc) {
+				return true
+			}
+		}
+		return false
+	}
+	if reaches(c.doc) {
+		return refuse(codeValidation, "NSGroup %s would be a member of itself.", c.id)
+	}
+	return nil
+}
+
+func renderMemberCount(_ *Sim, _ *object, doc document) {
+	doc.set("member_count", len(doc.objects("members")))
+}
+
+// effectiveAddresses gives what the IP sets of a group, and of the groups in
+// it, hold: addresses, ranges and CIDRs as they were written, each once.
+func (s *Sim) effectiveAddresses(groupID string) []string {
+	var addresses []string
+	seenGroup, seen := map[string]bool{}, map[string]bool{}
+	var walk func(id string)
+	walk = func(id string) {
+		group := s.store.get(KindNSGroup, id)
+		if group == nil || seenGroup[id] {
+			return
+		}
+		seenGroup[id] = true
+		for _, ref := range groupMemberRefs(group.doc) {
+			if ref.kinds[0] == KindNSGroup {
+				walk(ref.id)
+				continue
+			}
+			set := s.store.get(KindIPSet, ref.id)
+			for _, a := range set.doc.strs("ip_addresses") {
+				if !seen[a] {
+					seen[a] = true
+					addresses = append(addresses, a)
+				}
+			}
+		}
+	}
+	walk(groupID)
+	return addresses
+}
+
+// nsGroupSubs serve a group's addresses and changes of single members.
+var nsGroupSubs = []sub{
+	{method: http.MethodGet, path: "effective-ip-address-members", serve: func(r *request, group *object) (*response, *Error) {
+		results := []any{}
+		for _, a := range r.sim.effectiveAddresses(group.id) {
+			results = append(results, a)
+		}
+		return r.page(results)
+	}},
+	{method: http.MethodPost, action: "ADD_MEMBERS", write: true, serve: groupAction(func(members []document, m document) []document {
+		if slices.ContainsFunc(members, sameGroupMember(m)) {
+			return members
+		}
+		return append(members, m)
+	})},
+	{method: http.MethodPost, action: "REMOVE_MEMBERS", write: true, serve: groupAction(func(members []document, m document) []document {
+		return slices.DeleteFunc(members, sameGroupMember(m))
+	})},
+}
+
+// groupAction changes the members of a group, by each of those given, without a
+// revision.
+func groupAction(apply func(members []document, given document) []document) func(*request, *object) (*response, *Error) {
+	return func(r *request, group *object) (*response, *Error) {
+		body, err := r.document()
+		if err != nil {
+			return nil, err
+		}
+		if problems := conform(body, []field{{name: "members", shape: listShape, required: true, min: 1, fields: groupMemberFields}}, "", ""); len(problems) > 0 {
+			return nil, invalid(problems...)
+		}
+		doc := group.doc.clone()
+		members := doc.objects("members")
+		for _, m := range body.objects("members") {
+			members = apply(members, m)
+		}
+		doc.set("members", members)
+		return r.store(group, doc)
+	}
+}
+
+func sameGroupMember(a document) func(document) bool {
+	return func(b document) bool {
+		for _, name := range []string{"target_type", "target_property", "op", "value"} {
+			if a.str(name) != b.str(name) {
+				return false
+			}
+		}
+		return true
+	}
+}
