@@ -82,15 +82,16 @@ func (d *document) syntax(data []byte) *yaml.Node {
 	for _, extra := range documents[min(1, len(documents)):] {
 		d.errorAt(positionOf(extra), "", "a second YAML document; a file holds exactly one")
 	}
-	if len(documents) == 0 || isNull(documents[0]) {
+	if len(documents) == 0 || isNull(documents[0].Content[0]) {
 		d.errorAt(position{1, 1}, "", "empty; a cloud config begins with apiVersion: %s and kind: %s", APIVersion, Kind)
 		return nil
 	}
-	if root := documents[0]; root.Kind != yaml.MappingNode {
+	root := documents[0].Content[0]
+	if root.Kind != yaml.MappingNode {
 		d.errorAt(positionOf(root), "", "must be a section with keys, is %s", describe(root))
 		return nil
 	}
-	return documents[0]
+	return root
 }
 
 // header tells whether the file claims to be what this package reads. If it
@@ -109,21 +110,20 @@ func (d *document) header(root *yaml.Node) bool {
 	return ok
 }
 
-// decodeAll returns the top node of each YAML document in data.
+// decodeAll returns the YAML documents in data, each with its top node as
+// Content[0].
 func decodeAll(data []byte) ([]*yaml.Node, error) {
-	var tops []*yaml.Node
+	var documents []*yaml.Node
 	for decoder := yaml.NewDecoder(bytes.NewReader(data)); ; {
 		var node yaml.Node
 		err := decoder.Decode(&node)
 		if errors.Is(err, io.EOF) {
-			return tops, nil
+			return documents, nil
 		}
 		if err != nil {
 			return nil, err
 		}
-		if len(node.Content) > 0 {
-			tops = append(tops, node.Content[0])
-		}
+		documents = append(documents, &node)
 	}
 }
 

@@ -34,7 +34,7 @@ func configs() *rapid.Generator[*CloudConfig] {
 		c := &CloudConfig{
 			APIVersion: APIVersion,
 			Kind:       Kind,
-			Cluster:    Cluster{Name: names().Draw(t, "cluster"), ID: rapid.OneOf(rapid.Just(""), names()).Draw(t, "id")},
+			Cluster:    Cluster{Name: nameStrings().Draw(t, "cluster"), ID: rapid.OneOf(rapid.Just(""), nameStrings()).Draw(t, "id")},
 			NSX: NSX{
 				Managers:       rapid.SliceOfNDistinct(servers(), 1, 3, rapid.ID).Draw(t, "managers"),
 				API:            APIManager,
@@ -55,7 +55,7 @@ func configs() *rapid.Generator[*CloudConfig] {
 			c.VCenters = append(c.VCenters, VCenter{
 				Server: server, Credentials: credentials(false).Draw(t, "credentials"),
 				Datacenters:     rapid.SliceOfNDistinct(objects(), 0, 2, rapid.ID).Draw(t, "datacenters"),
-				ZoneTagCategory: "zone " + names().Draw(t, "zone"), RegionTagCategory: "region " + names().Draw(t, "region"),
+				ZoneTagCategory: "zone " + nameStrings().Draw(t, "zone"), RegionTagCategory: "region " + nameStrings().Draw(t, "region"),
 			})
 		}
 		c.LoadBalancer = loadBalancers().Draw(t, "loadBalancer")
@@ -81,14 +81,14 @@ func loadBalancers() *rapid.Generator[LoadBalancer] {
 			AuditInterval: time.Minute + time.Duration(rapid.Int64Range(0, int64(time.Hour)).Draw(t, "audit")),
 		}
 		var pools []string
-		for i, name := range rapid.SliceOfNDistinct(names(), 0, 3, rapid.ID).Draw(t, "pools") {
+		for i, name := range rapid.SliceOfNDistinct(nameStrings(), 0, 3, rapid.ID).Draw(t, "pools") {
 			pools = append(pools, name)
 			lb.IPPools = append(lb.IPPools, IPPool{
 				Name: name, ID: fmt.Sprintf("%s %d", objects().Draw(t, "id"), i), Exclusive: rapid.Bool().Draw(t, "exclusive"),
 			})
 		}
 		size := oneOf[Size](t) // the same for all, as classes may share gateways
-		for _, name := range rapid.SliceOfNDistinct(names(), 1, 3, rapid.ID).Draw(t, "classes") {
+		for _, name := range rapid.SliceOfNDistinct(nameStrings(), 1, 3, rapid.ID).Draw(t, "classes") {
 			class := Class{
 				Name:                name,
 				IPPools:             append([]string(nil), rapid.Permutation(pools).Draw(t, "ipPools")...),
@@ -119,7 +119,7 @@ func loadBalancers() *rapid.Generator[LoadBalancer] {
 	})
 }
 
-func names() *rapid.Generator[string] {
+func nameStrings() *rapid.Generator[string] {
 	return rapid.StringMatching(`[a-zA-Z0-9]([-_.a-zA-Z0-9]{0,9}[0-9a-z])?`)
 }
 
@@ -193,12 +193,12 @@ func keysOf(n *yaml.Node, path string) []keyAt {
 // an error that names it and its line.
 func TestEveryKeyIsChecked(t *testing.T) {
 	const file = "testdata/good/full.yaml"
-	tops, err := decodeAll(read(t, file))
+	documents, err := decodeAll(read(t, file))
 	if err != nil {
 		t.Fatal(err)
 	}
 	lines := strings.SplitAfter(string(read(t, file)), "\n")
-	for _, at := range keysOf(tops[0], "") {
+	for _, at := range keysOf(documents[0].Content[0], "") {
 		line := lines[at.key.Line-1]
 		before, after := line[:at.key.Column-1], line[at.key.Column-1:]
 		wrongType := "[x]"
@@ -238,12 +238,12 @@ func TestEveryKeyIsChecked(t *testing.T) {
 
 // full.yaml is the example of all there is.
 func TestFullExampleIsFull(t *testing.T) {
-	tops, err := decodeAll(read(t, "testdata/good/full.yaml"))
+	documents, err := decodeAll(read(t, "testdata/good/full.yaml"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	got := map[string]bool{}
-	for _, at := range keysOf(tops[0], "") {
+	for _, at := range keysOf(documents[0].Content[0], "") {
 		got[withoutIndexes(at.path)] = true
 	}
 	c, err := Load("testdata/good/full.yaml")
@@ -254,7 +254,7 @@ func TestFullExampleIsFull(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, at := range keysOf(printed[0], "") {
+	for _, at := range keysOf(printed[0].Content[0], "") {
 		if !got[withoutIndexes(at.path)] {
 			t.Errorf("%s is not in full.yaml", at.path)
 		}

@@ -3,14 +3,16 @@ package config
 import (
 	"net/netip"
 	"time"
+
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/names"
 )
 
 // What the head of every cloud config file says.
 const (
 	// APIVersion is the schema version that this package reads.
-	APIVersion = "nsxt.io/v1alpha1"
+	APIVersion = names.ConfigAPIVersion
 	// Kind is the kind of object that this package reads.
-	Kind = "CloudConfig"
+	Kind = names.ConfigKind
 )
 
 // The types below are the schema. Their tags are read by the loader and by the
