@@ -10,8 +10,9 @@
 //
 //   - A virtual server that is gone, disabled, or has another address loses its listeners and its connections
 //     (they are reset) at once; so does a single port that is gone.
-//   - A virtual server that moves to another pool keeps its listeners and its TCP connections; its UDP flows
-//     choose a member of the new pool with their next datagram.
+//   - A virtual server that moves to another pool keeps its listeners and its TCP connections, which stay with
+//     the pool that they began with, even when that is gone; its UDP flows choose a member of the new pool with
+//     their next datagram.
 //   - A member that is gone or DISABLED loses its connections ([Options.DisabledKeepsConnections] has it
 //     otherwise); GRACEFUL_DISABLED keeps them and gets no new ones, except from clients that source-IP
 //     persistence ties to it.
