@@ -36,7 +36,7 @@ func TestCredentials(t *testing.T) {
 	}
 	users := []nsxsim.User{
 		{Name: "admin", Password: "secret"},
-		{Name: "ncp", Certificate: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: mine.Certificate[0]})},
+		{Name: "ncp", Certificate: pemOf(mine)},
 	}
 	withCert := func(c tls.Certificate) func(*http.Request) {
 		return func(req *http.Request) {
@@ -187,4 +187,8 @@ func TestConcurrencyLimits(t *testing.T) {
 			r.ok("GET", pools, nil)
 		})
 	}
+}
+
+func pemOf(c tls.Certificate) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Certificate[0]})
 }

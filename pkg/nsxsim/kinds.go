@@ -43,7 +43,7 @@ type kind struct {
 	keys    func(document) []string                    // secondary index
 	check   func(c *change) *Error                     // rules across fields and objects
 	deleted func(s *Sim, o *object, force bool) *Error // rules of deletion, beyond "not referenced"
-	cascade []Kind // referrers that a deletion with force=true takes along
+	cascade []Kind                                     // referrers that a deletion with force=true takes along
 	render  func(s *Sim, o *object, doc document)      // adds to an answer what is not stored
 	filters map[string]func(doc document, v string) bool
 	subs    []sub
