@@ -159,7 +159,7 @@ func (t *Transport) do(ctx context.Context, c *call) attempt {
 			c.lost = true
 		}
 		if before != nil && a.resp == nil && ctx.Err() != nil {
-			a.err = fmt.Errorf("%w; the try before: %w", a.err, before)
+			a.err = after(a.err, before)
 		}
 		if a.fate == throttled {
 			// The queue holds this call back together with all others.
@@ -184,9 +184,15 @@ func (t *Transport) do(ctx context.Context, c *call) attempt {
 			}
 		}
 		if !t.sleep(ctx, t.jitter(min(minBackoff<<(c.tries-1), maxBackoff))) {
+			a.err = after(context.Cause(ctx), a.err)
 			return a
 		}
 	}
+}
+
+// after is the error of a call that was given up after a try that had failed.
+func after(gaveUp, before error) error {
+	return fmt.Errorf("%w; the try before: %w", gaveUp, before)
 }
 
 // try sends the call once, when its turn has come.

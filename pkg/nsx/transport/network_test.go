@@ -1,0 +1,258 @@
+package transport
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"io"
+	"log"
+	"math/big"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// realServer serves TLS on loopback, and counts connections.
+func realServer(t *testing.T, config *tls.Config, handler http.HandlerFunc) (s *httptest.Server, connections *atomic.Int32) {
+	s = httptest.NewUnstartedServer(handler)
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.TLS = config
+	connections = new(atomic.Int32)
+	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		if state == http.StateNew {
+			connections.Add(1)
+		}
+	}
+	s.StartTLS()
+	t.Cleanup(s.Close)
+	return s, connections
+}
+
+func realTransport(t *testing.T, o Options) *Transport {
+	t.Helper()
+	if o.Credentials == nil && o.ClientCertificate == nil {
+		o.Credentials, o.Authentication = fixed, Basic
+	}
+	o.Rand = func() float64 { return 0 }
+	tr, err := New(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { tr.Close(context.Background()) })
+	return tr
+}
+
+func rootsOf(s *httptest.Server) *x509.CertPool {
+	pool := x509.NewCertPool()
+	pool.AddCert(s.Certificate())
+	return pool
+}
+
+func answerOK(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") }
+
+func TestTLSIsVerified(t *testing.T) {
+	s, _ := realServer(t, nil, answerOK)
+	for name, tt := range map[string]struct {
+		o    Options
+		want string
+	}{
+		"unknown authority": {Options{}, "unavailable"},
+		"known authority":   {Options{RootCAs: rootsOf(s)}, "ok"},
+		"not verified":      {Options{InsecureSkipVerify: true}, "ok"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tt.o.Managers = []string{s.URL}
+			tr := realTransport(t, tt.o)
+			_, err := do(t.Context(), tr, "POST", aPool, "{}")
+			if kinds(err) != tt.want {
+				t.Errorf("got %v, want %s", err, tt.want)
+			}
+			var unknown x509.UnknownAuthorityError
+			if tt.want != "ok" && !errors.As(err, &unknown) {
+				t.Errorf("%v does not say that the authority is unknown", err)
+			}
+		})
+	}
+}
+
+func TestOldTLSIsRefused(t *testing.T) {
+	s, _ := realServer(t, &tls.Config{MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}, answerOK)
+	tr := realTransport(t, Options{Managers: []string{s.URL}, RootCAs: rootsOf(s)})
+	if _, err := do(t.Context(), tr, "GET", aPool, ""); kinds(err) != "unavailable" {
+		t.Errorf("got %v, want unavailable", err)
+	}
+}
+
+func TestClientCertificate(t *testing.T) {
+	first, second := selfSigned(t, "first"), selfSigned(t, "second")
+	var accepted atomic.Pointer[x509.Certificate]
+	accepted.Store(first.Leaf)
+	s, _ := realServer(t, &tls.Config{ClientAuth: tls.RequireAnyClientCert}, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization")+r.Header.Get("Cookie") != "" {
+			t.Error("another proof was sent")
+		}
+		if !r.TLS.PeerCertificates[0].Equal(accepted.Load()) {
+			w.WriteHeader(http.StatusUnauthorized)
+		}
+	})
+	var current atomic.Pointer[tls.Certificate]
+	current.Store(first)
+	tr := realTransport(t, Options{Managers: []string{s.URL}, RootCAs: rootsOf(s), ClientCertificate: func() (*tls.Certificate, error) { return current.Load(), nil }})
+	for range 2 {
+		if _, err := do(t.Context(), tr, "PUT", aPool, "{}"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Rotated: the connection with the old one is refused, and the call goes out again with the new one.
+	accepted.Store(second.Leaf)
+	current.Store(second)
+	if _, err := do(t.Context(), tr, "POST", aPool, "{}"); err != nil {
+		t.Errorf("after the rotation: %v", err)
+	}
+	current.Store(first)
+	tr.closeIdleConnections()
+	if _, err := do(t.Context(), tr, "POST", aPool, "{}"); kinds(err) != "unauthorized" {
+		t.Errorf("with the old one: %v, want unauthorized", err)
+	}
+}
+
+func selfSigned(t *testing.T, name string) *tls.Certificate {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
+}
+
+// TestConnectionIsReused makes calls with all kinds of answers, whose bodies are not all read by the caller.
+func TestConnectionIsReused(t *testing.T) {
+	answers := []int{200, 404, 412, 400, 200, 500, 201}
+	var n atomic.Int32
+	s, connections := realServer(t, nil, func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(answers[int(n.Add(1)-1)%len(answers)])
+		_, _ = io.WriteString(w, strings.Repeat("x", 100_000))
+	})
+	tr := realTransport(t, Options{Managers: []string{s.URL}, RootCAs: rootsOf(s)})
+	for range 2 * len(answers) {
+		_, _ = tr.RoundTrip(request(t.Context(), "PUT", aPool, "{}"))
+	}
+	if c := connections.Load(); c != 1 {
+		t.Errorf("%d connections, want 1", c)
+	}
+}
+
+// TestConnectionDies kills connections after the request has come, and before the answer.
+func TestConnectionDies(t *testing.T) {
+	for method, want := range map[string]struct {
+		outcome string
+		bodies  []string
+	}{
+		"GET":    {"ok", []string{"", ""}},
+		"PUT":    {"ok", []string{"body", "body"}},
+		"DELETE": {"ok", []string{"", ""}},
+		"POST":   {"ambiguous", []string{"body"}},
+	} {
+		// On a fresh connection and on one that was used before, for which net/http has rules of its own.
+		for _, used := range []bool{false, true} {
+			t.Run(method, func(t *testing.T) {
+				var mu sync.Mutex
+				var bodies []string
+				s, _ := realServer(t, nil, func(w http.ResponseWriter, r *http.Request) {
+					if r.URL.Path != aPool {
+						return
+					}
+					b, _ := io.ReadAll(r.Body)
+					mu.Lock()
+					bodies = append(bodies, string(b))
+					first := len(bodies) == 1
+					mu.Unlock()
+					if first {
+						panic(http.ErrAbortHandler)
+					}
+				})
+				tr := realTransport(t, Options{Managers: []string{s.URL}, RootCAs: rootsOf(s)})
+				if used {
+					if _, err := do(t.Context(), tr, "GET", "/warm-up", ""); err != nil {
+						t.Fatal(err)
+					}
+				}
+				body := want.bodies[0]
+				if _, err := do(t.Context(), tr, method, aPool, body); kinds(err) != want.outcome {
+					t.Errorf("got %v, want %s", err, want.outcome)
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				if diff := cmp.Diff(want.bodies, bodies); diff != "" {
+					t.Errorf("bodies that arrived (-want +got):\n%s", diff)
+				}
+			})
+		}
+	}
+}
+
+// TestManagerIsDown fails over from a port where nobody listens, with a POST too.
+func TestManagerIsDown(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody := l.Addr().String()
+	l.Close()
+	s, _ := realServer(t, nil, answerOK)
+	tr := realTransport(t, Options{Managers: []string{"https://" + nobody, s.URL}, RootCAs: rootsOf(s)})
+	if got, err := do(t.Context(), tr, "POST", aPool, "{}"); err != nil || got != "{}" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
+
+// TestRedirectIsNotFollowed goes through an http.Client, which follows redirects by itself when it gets to see one.
+func TestRedirectIsNotFollowed(t *testing.T) {
+	var followed atomic.Bool
+	elsewhere, _ := realServer(t, nil, func(http.ResponseWriter, *http.Request) { followed.Store(true) })
+	var calls atomic.Int32
+	s, _ := realServer(t, nil, func(w http.ResponseWriter, r *http.Request) {
+		calls.Add(1)
+		http.Redirect(w, r, elsewhere.URL+"/steal", http.StatusTemporaryRedirect)
+	})
+	tr := realTransport(t, Options{Managers: []string{s.URL}, RootCAs: rootsOf(s)})
+	client := &http.Client{Transport: tr}
+	for _, method := range []string{"GET", "PUT", "POST"} {
+		resp, err := client.Do(request(t.Context(), method, aPool, "{}"))
+		if err := Check(resp, err); kinds(err) != "unavailable" {
+			t.Errorf("%s: got %v, want unavailable", method, err)
+		}
+	}
+	if followed.Load() || calls.Load() != 3 {
+		t.Errorf("followed: %v; %d calls, want 3", followed.Load(), calls.Load())
+	}
+}
+
+func TestTimeoutOfATry(t *testing.T) {
+	s, _ := realServer(t, nil, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	tr := realTransport(t, Options{Managers: []string{s.URL}, RootCAs: rootsOf(s), Timeout: 50 * time.Millisecond})
+	if _, err := do(t.Context(), tr, "POST", aPool, ""); kinds(err) != "ambiguous" || !errors.Is(err, errTimeout) {
+		t.Errorf("got %v, want ambiguous for a time-out", err)
+	}
+}
