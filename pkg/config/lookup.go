@@ -25,5 +25,5 @@ func (c *CloudConfig) IPPool(name string) (IPPool, bool) {
 	return IPPool{}, false
 }
 
-// None tells whether nodes are not to be checked at all.
+// None tells whether nodes are not to be checked at all: the zero value.
 func (h HealthCheck) None() bool { return h == HealthCheck{} }

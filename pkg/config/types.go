@@ -52,10 +52,10 @@ type CloudConfig struct {
 // Cluster is the identity of the Kubernetes cluster in NSX.
 type Cluster struct {
 	// Name is the cluster's name, for people: every object made in NSX carries
-	// it in the tag nsxt.io/cluster. At most 63 letters, digits, `-`, `_`, `.`.
+	// it in the tag `nsxt.io/cluster`. At most 63 letters, digits, `-`, `_`, `.`.
 	Name string `yaml:"name" required:"true"`
 	// ID is what ownership of NSX objects goes by, in the tag
-	// nsxt.io/cluster-uid. By default it is the UID of the namespace
+	// `nsxt.io/cluster-uid`. By default it is the UID of the namespace
 	// kube-system. Set it for a cluster restored under a new UID, to the old
 	// one, and for a cloned cluster, to keep the clones apart. Two clusters
 	// with the same ID delete each other's load balancers.
@@ -72,7 +72,7 @@ type NSX struct {
 	API API `yaml:"api" default:"Manager"`
 	// Credentials is where the identity towards NSX comes from.
 	Credentials Credentials `yaml:"credentials" required:"true"`
-	// Authentication is how user name and password are presented. Session by
+	// Authentication is how user name and password are presented. `Session` by
 	// default; it must not be set with a client certificate, which
 	// authenticates by itself.
 	Authentication Authentication `yaml:"authentication,omitempty"`
@@ -116,8 +116,8 @@ type RateLimit struct {
 	// run.
 	RequestsPerSecond int `yaml:"requestsPerSecond" default:"60" min:"1" max:"10000"`
 	// Burst is how many requests may go out at once after a quiet time. By
-	// default half of requestsPerSecond (at least 1): NSX counts by the
-	// second, and burst and requestsPerSecond can fall into the same one.
+	// default half of `requestsPerSecond` (at least 1): NSX counts by the
+	// second, and a burst and a second's worth can fall into the same one.
 	Burst int `yaml:"burst" min:"1" max:"10000"`
 	// MaxConcurrent is how many requests may wait for their answer at once.
 	MaxConcurrent int `yaml:"maxConcurrent" default:"20" min:"1" max:"1000"`
@@ -126,13 +126,13 @@ type RateLimit struct {
 // Credentials is where an identity comes from: exactly one of its sources. The
 // config file never holds a secret itself.
 type Credentials struct {
-	// File is the absolute path of a YAML file with the keys username and
-	// password.
+	// File is the absolute path of a YAML file with the keys `username` and
+	// `password`.
 	File string `yaml:"file,omitempty"`
 	// Env takes user name and password from environment variables.
 	Env *EnvCredentials `yaml:"env,omitempty"`
-	// Secret takes them from a Kubernetes Secret with the keys username and
-	// password.
+	// Secret takes them from a Kubernetes Secret with the keys `username` and
+	// `password`.
 	Secret *SecretReference `yaml:"secret,omitempty"`
 	// ClientCertificate is a certificate that NSX knows as a principal
 	// identity. Not for vCenters.
@@ -216,7 +216,7 @@ type LoadBalancer struct {
 	// connections. Shorter outages are left to the health checks.
 	NotReadyGrace time.Duration `yaml:"notReadyGrace" default:"60s" min:"0s" max:"1h"`
 	// DrainTime is how long a leaving node stays in the node group that
-	// Services with externalTrafficPolicy: Local use, with its health check
+	// Services with `externalTrafficPolicy: Local` use, with its health check
 	// failing, so that open connections can end.
 	DrainTime time.Duration `yaml:"drainTime" default:"60s" min:"0s" max:"1h"`
 	// AuditInterval is how often NSX is compared with what should be there, to
@@ -230,7 +230,7 @@ type IPPool struct {
 	// digits, `-`, `_`, `.`.
 	Name string `yaml:"name" required:"true"`
 	// ID is the NSX id or display name of the pool. By default the same as
-	// name.
+	// `name`.
 	ID string `yaml:"id"`
 	// Exclusive promises that nobody allocates from this pool but controllers
 	// of this kind. Allocations that no load balancer accounts for are then
@@ -239,7 +239,7 @@ type IPPool struct {
 }
 
 // Class is a kind of load balancer that a Service can choose. It needs a place
-// for virtual servers: either loadBalancerServices or tier1Gateways.
+// for virtual servers: either `loadBalancerServices` or `tier1Gateways`.
 type Class struct {
 	// Name is how Services refer to the class. At most 63 letters, digits,
 	// `-`, `_`, `.`.
@@ -257,15 +257,15 @@ type Class struct {
 	// ApplicationProfiles are the NSX application profiles of virtual servers.
 	ApplicationProfiles ApplicationProfiles `yaml:"applicationProfiles"`
 	// HealthCheck is what the nodes are asked for Services with
-	// externalTrafficPolicy: Cluster. For Local it is always the Service's
+	// `externalTrafficPolicy: Cluster`. For Local it is always the Service's
 	// healthCheckNodePort.
 	HealthCheck HealthCheck `yaml:"healthCheck" default:"kube-proxy"`
 	// Monitor is how often nodes are asked, and how answers are judged.
 	Monitor Monitor `yaml:"monitor"`
-	// MaxNodes is the most nodes that a Service with externalTrafficPolicy:
-	// Local is balanced over. NSX sets so many pool members aside for each
-	// such Service, of those that the load balancer service's size allows, and
-	// gives further nodes no traffic.
+	// MaxNodes is the most nodes that a Service with
+	// `externalTrafficPolicy: Local` is balanced over. NSX sets so many pool
+	// members aside for each such Service, of those that the load balancer
+	// service's size allows, and gives further nodes no traffic.
 	MaxNodes int `yaml:"maxNodes" default:"128" min:"1" max:"2147483647"`
 	// PreserveClientIP is whether pods see the address of the client. If they
 	// do, answers must go back through the gateway that the load balancer is
@@ -310,7 +310,7 @@ type ApplicationProfiles struct {
 //
 //   - `kube-proxy`: short for `{port: 10256, path: /healthz}`, where kube-proxy
 //     says whether the node is fit for load balancer traffic
-//   - `none`: nodes are not asked; the zero value
+//   - `none`: nodes are not asked
 //   - a section with the keys below, for clusters without kube-proxy
 type HealthCheck struct {
 	// Port is the port on each node.
@@ -325,7 +325,7 @@ type Monitor struct {
 	// Interval is the time between two checks of a node, in whole seconds.
 	Interval time.Duration `yaml:"interval" default:"5s" min:"1s" max:"1h"`
 	// Timeout is how long to wait for an answer, in whole seconds. By default
-	// the same as interval; longer than that only delays the verdict.
+	// the same as `interval`; longer than that only delays the verdict.
 	Timeout time.Duration `yaml:"timeout" min:"1s" max:"1h"`
 	// FallCount is how many checks in a row must fail to take a node out.
 	FallCount int `yaml:"fallCount" default:"3" min:"1" max:"2147483647"`
@@ -338,10 +338,10 @@ type PreserveClientIP string
 
 const (
 	// PreserveClientIPAuto keeps the client's address for Services with
-	// externalTrafficPolicy: Local, and for no others.
+	// `externalTrafficPolicy: Local`, and for no others.
 	PreserveClientIPAuto PreserveClientIP = "Auto"
 	// PreserveClientIPAlways keeps it up to the node for all Services. With
-	// externalTrafficPolicy: Cluster the node itself may still replace it.
+	// `externalTrafficPolicy: Cluster` the node itself may still replace it.
 	PreserveClientIPAlways PreserveClientIP = "Always"
 	// PreserveClientIPNever replaces it by an address of the load balancer
 	// (SNAT automap).
