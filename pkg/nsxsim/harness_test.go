@@ -67,6 +67,12 @@ func (a answer) results() []nsxsim.Object {
 // do sends a request: path is below /api/v1, body is JSON or a value.
 func (r *rig) do(method, path string, body any, header ...string) answer {
 	r.t.Helper()
+	return answerOf(r.t, r.raw(method, path, body, header...))
+}
+
+// raw is do for answers that are no JSON object.
+func (r *rig) raw(method, path string, body any, header ...string) *httptest.ResponseRecorder {
+	r.t.Helper()
 	if strings.HasPrefix(path, "/") && !strings.HasPrefix(path, "/api/") && !strings.HasPrefix(path, "/_") {
 		path = "/api/v1" + path
 	}
@@ -91,7 +97,7 @@ func (r *rig) do(method, path string, body any, header ...string) answer {
 	}
 	w := httptest.NewRecorder()
 	r.ServeHTTP(w, req)
-	return answerOf(r.t, w)
+	return w
 }
 
 func answerOf(t *testing.T, w *httptest.ResponseRecorder) answer {
