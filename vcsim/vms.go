@@ -7,6 +7,7 @@ import (
 
 	"github.com/vmware/govmomi/simulator"
 	"github.com/vmware/govmomi/vim25/methods"
+	"github.com/vmware/govmomi/vim25/soap"
 	"github.com/vmware/govmomi/vim25/types"
 )
 
@@ -42,13 +43,15 @@ func (s *Server) AddVM(host string, vm VM) error {
 // RemoveVM destroys a VM, whether it is on or off.
 func (s *Server) RemoveVM(name string) error {
 	return s.change(name, func(ctx *simulator.Context, vm *simulator.VirtualMachine, _ *machine) error {
-		ctx.WithLock(vm, func() { ctx.Update(vm, power(false)) })
-		destroy := vm.DestroyTask(ctx, &types.Destroy_Task{This: vm.Self}).(*methods.Destroy_TaskBody)
-		if destroy.Fault_ != nil {
-			return errors.New(faultText(destroy))
-		}
-		if _, err := s.wait(destroy.Res.Returnval); err != nil {
-			return err
+		var unregister soap.HasFault
+		ctx.WithLock(vm, func() {
+			ctx.Update(vm, power(false))
+			// Clients cannot tell this from Destroy, which in the simulator deletes the files in a task that nobody
+			// can wait for, and that races with what comes next. They stay until Close.
+			unregister = vm.UnregisterVM(ctx, &types.UnregisterVM{This: vm.Self})
+		})
+		if unregister.Fault() != nil {
+			return errors.New(faultText(unregister))
 		}
 		delete(s.vms, name)
 		return nil
