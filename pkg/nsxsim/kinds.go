@@ -285,7 +285,7 @@ func manager() []*kind {
 			},
 		},
 		{
-			name: KindAdvertisement, types: []string{"AdvertisementConfig"}, removed: removedLB,
+			name: KindAdvertisement, types: []string{"AdvertisementConfig"}, removed: removedLB, traffic: true,
 			fields: []field{
 				{name: "enabled", shape: boolShape, def: "false"},
 				{name: "advertise_nsx_connected_routes", shape: boolShape, def: "false"},

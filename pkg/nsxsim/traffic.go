@@ -18,11 +18,25 @@ func (s *Sim) traffic() dataplane.Config {
 		if !serves(service.doc) {
 			continue
 		}
+		reached := s.reached(service.doc)
 		for _, id := range service.doc.strs("virtual_server_ids") {
-			cfg.VirtualServers = append(cfg.VirtualServers, s.trafficOf(s.store.get(KindVirtualServer, id), pools))
+			vs := s.trafficOf(s.store.get(KindVirtualServer, id), pools)
+			vs.Disabled = vs.Disabled || !reached
+			cfg.VirtualServers = append(cfg.VirtualServers, vs)
 		}
 	}
 	return cfg
+}
+
+// reached tells whether clients have a route to the virtual servers of a
+// service: a tier-1 must advertise their addresses.
+func (s *Sim) reached(service document) bool {
+	id := service.object("attachment").str("target_id")
+	if s.store.get(KindLogicalRouter, id).doc.str("router_type") != "TIER1" {
+		return true
+	}
+	advertisement := s.store.get(KindAdvertisement, id).doc
+	return advertisement.boolean("enabled") && advertisement.boolean("advertise_lb_vip")
 }
 
 // serves tells whether a load balancer service carries traffic at all.
