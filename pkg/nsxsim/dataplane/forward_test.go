@@ -19,7 +19,7 @@ import (
 
 // scene is a virtual server of one port, with two backends.
 type scene struct {
-	network
+	*network
 	plane    *dataplane.Plane
 	backends [2]*backend
 	vip      netip.AddrPort
@@ -34,9 +34,9 @@ func newScene(tb testing.TB, protocol dataplane.Protocol, opts dataplane.Options
 	}
 	for i := range s.backends {
 		addr := s.addr(byte(21 + i))
-		s.backends[i] = newBackend(tb, addr, freePort(tb, addr))
+		s.backends[i] = newBackend(tb, addr, s.freePort(tb, addr))
 	}
-	s.vip = netip.AddrPortFrom(s.addr(vipHost), freePort(tb, s.addr(vipHost)))
+	s.vip = netip.AddrPortFrom(s.addr(vipHost), s.freePort(tb, s.addr(vipHost)))
 	s.vs = dataplane.VirtualServer{
 		ID: "vs", Address: s.vip.Addr(), Protocol: protocol,
 		Ports: []dataplane.PortMap{{Listen: s.vip.Port()}},
@@ -106,7 +106,7 @@ func TestSourceAddressThatMembersSee(t *testing.T) {
 func TestTransparentFallsBackWhereTheClientsAddressCannotBeUsed(t *testing.T) {
 	// An IPv6 client of an IPv4 member: the member cannot be sent the client's address.
 	s := newScene(t, dataplane.TCP, dataplane.Options{})
-	vip := netip.AddrPortFrom(netip.IPv6Loopback(), freePort(t, netip.IPv6Loopback()))
+	vip := netip.AddrPortFrom(netip.IPv6Loopback(), s.freePort(t, netip.IPv6Loopback()))
 	apply(t, s.plane, s.with(func(vs *dataplane.VirtualServer) {
 		vs.Address, vs.Ports = vip.Addr(), []dataplane.PortMap{{Listen: vip.Port()}}
 		vs.Pool.SNAT = dataplane.Transparent
@@ -133,7 +133,7 @@ func TestHalfClose(t *testing.T) {
 
 func TestMemberPorts(t *testing.T) {
 	s := newScene(t, dataplane.TCP, dataplane.Options{})
-	second := freePort(t, s.addr(vipHost))
+	second := s.freePort(t, s.addr(vipHost))
 	vs := s.with(func(vs *dataplane.VirtualServer) {
 		vs.Pool.Members = []dataplane.Member{{Address: s.backends[0].at.Addr()}} // no port of its own
 		vs.Ports = []dataplane.PortMap{

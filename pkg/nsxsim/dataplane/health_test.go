@@ -34,7 +34,7 @@ func (s *scene) monitored(m dataplane.Monitor) dataplane.VirtualServer {
 
 func TestTrafficFollowsHealth(t *testing.T) {
 	s := newScene(t, dataplane.TCP, dataplane.Options{})
-	port := freePort(t, s.backends[0].at.Addr())
+	port := s.freePort(t, s.backends[0].at.Addr())
 	health := [2]*healthServer{}
 	for i, b := range s.backends {
 		health[i] = newHealthServer(t, b.at.Addr(), port, http.StatusOK, false)
@@ -139,7 +139,7 @@ func TestMonitorTypes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := newScene(t, dataplane.TCP, dataplane.Options{})
 			addr := s.backends[0].at.Addr()
-			tt.monitor.Port = freePort(t, addr)
+			tt.monitor.Port = s.freePort(t, addr)
 			if tt.status != 0 {
 				newHealthServer(t, addr, tt.monitor.Port, tt.status, tt.tls)
 			}
@@ -215,8 +215,8 @@ func TestProbeTimeout(t *testing.T) {
 func TestAllMonitorsMustSucceed(t *testing.T) {
 	s := newScene(t, dataplane.TCP, dataplane.Options{})
 	addr := s.backends[0].at.Addr()
-	good := newHealthServer(t, addr, freePort(t, addr), 200, false)
-	bad := newHealthServer(t, addr, freePort(t, addr), 500, false)
+	good := newHealthServer(t, addr, s.freePort(t, addr), 200, false)
+	bad := newHealthServer(t, addr, s.freePort(t, addr), 500, false)
 	vs := s.with(func(vs *dataplane.VirtualServer) {
 		vs.Pool.Members = vs.Pool.Members[:1]
 		for _, h := range []*healthServer{good, bad} {
@@ -268,7 +268,7 @@ func TestIntervalFallAndRise(t *testing.T) {
 	clock := clocktesting.NewFakeClock(time.Now())
 	s := newScene(t, dataplane.TCP, dataplane.Options{Clock: clock, Housekeeping: time.Hour})
 	addr := s.backends[0].at.Addr()
-	health := newHealthServer(t, addr, freePort(t, addr), 200, false)
+	health := newHealthServer(t, addr, s.freePort(t, addr), 200, false)
 	apply(t, s.plane, s.with(func(vs *dataplane.VirtualServer) {
 		vs.Pool.Members = vs.Pool.Members[:1]
 		vs.Pool.Monitors = []dataplane.Monitor{{ID: "m", Type: dataplane.MonitorHTTP, Port: health.port()}} // 5 s, 3, 3
@@ -350,12 +350,12 @@ func TestSharedPoolIsProbedOnce(t *testing.T) {
 	clock := clocktesting.NewFakeClock(time.Now())
 	s := newScene(t, dataplane.TCP, dataplane.Options{Clock: clock})
 	addr := s.backends[0].at.Addr()
-	health := newHealthServer(t, addr, freePort(t, addr), 200, false)
+	health := newHealthServer(t, addr, s.freePort(t, addr), 200, false)
 	var servers []dataplane.VirtualServer
 	for i := range 5 {
 		servers = append(servers, s.with(func(vs *dataplane.VirtualServer) {
 			vs.ID = fmt.Sprint("vs", i)
-			vs.Ports = []dataplane.PortMap{{Listen: freePort(t, vs.Address)}}
+			vs.Ports = []dataplane.PortMap{{Listen: s.freePort(t, vs.Address)}}
 			vs.Pool.Members = vs.Pool.Members[:1]
 			vs.Pool.Monitors = []dataplane.Monitor{{ID: "m", Type: dataplane.MonitorHTTP, Port: health.port()}}
 		}))

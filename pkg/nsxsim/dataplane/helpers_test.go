@@ -28,11 +28,16 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const patience = 10 * time.Second
 
 // network is a block of loopback addresses, chosen at random so that tests do not meet.
-type network struct{ a, b byte }
+type network struct {
+	a, b  byte
+	given map[uint16]bool // ports
+}
 
-func newNetwork() network { return network{byte(64 + rand.IntN(160)), byte(rand.IntN(256))} }
+func newNetwork() *network {
+	return &network{a: byte(64 + rand.IntN(160)), b: byte(rand.IntN(256)), given: map[uint16]bool{}}
+}
 
-func (n network) addr(last byte) netip.Addr { return netip.AddrFrom4([4]byte{127, n.a, n.b, last}) }
+func (n *network) addr(last byte) netip.Addr { return netip.AddrFrom4([4]byte{127, n.a, n.b, last}) }
 
 // Addresses within a network.
 const (
@@ -41,8 +46,8 @@ const (
 	clientHost = 200
 )
 
-// freePort returns a port that is free at an address for TCP and UDP.
-func freePort(tb testing.TB, addr netip.Addr) uint16 {
+// freePort returns a port that is free at an address for TCP and UDP, and that was not given before.
+func (n *network) freePort(tb testing.TB, addr netip.Addr) uint16 {
 	tb.Helper()
 	for {
 		l, err := net.Listen("tcp", netip.AddrPortFrom(addr, 0).String())
@@ -52,8 +57,12 @@ func freePort(tb testing.TB, addr netip.Addr) uint16 {
 		port := uint16(l.Addr().(*net.TCPAddr).Port)
 		u, err := net.ListenPacket("udp", netip.AddrPortFrom(addr, port).String())
 		l.Close()
-		if err == nil {
-			u.Close()
+		if err != nil {
+			continue
+		}
+		u.Close()
+		if !n.given[port] {
+			n.given[port] = true
 			return port
 		}
 	}

@@ -143,7 +143,6 @@ func (s *session) dial(m *member) (net.Conn, error) {
 
 // countIn counts n bytes from the client to the member.
 func (s *session) countIn(n int) {
-	s.active.Store(s.plane().clock.Now().UnixNano())
 	for _, c := range []*counters{&s.listener.vs.counters, &s.pool.counters, &s.member.counters} {
 		c.in.Add(int64(n))
 	}
@@ -151,11 +150,13 @@ func (s *session) countIn(n int) {
 
 // countOut counts n bytes from the member to the client.
 func (s *session) countOut(n int) {
-	s.active.Store(s.plane().clock.Now().UnixNano())
 	for _, c := range []*counters{&s.listener.vs.counters, &s.pool.counters, &s.member.counters} {
 		c.out.Add(int64(n))
 	}
 }
+
+// touch notes that bytes pass, before they do.
+func (s *session) touch() { s.active.Store(s.plane().clock.Now().UnixNano()) }
 
 // idleSince tells whether no bytes passed from a time on.
 func (s *session) idleSince(t time.Time) bool { return s.active.Load() <= t.UnixNano() }
@@ -176,6 +177,7 @@ func (s *session) pump(dst, src *net.TCPConn, count func(int)) {
 	for {
 		n, err := src.Read(*buf)
 		if n > 0 {
+			s.touch()
 			count(n)
 			if _, err := dst.Write((*buf)[:n]); err != nil {
 				s.abort()

@@ -108,6 +108,7 @@ func (l *listener) dropFlow(f *flow) {
 
 // send sends a datagram of the client to the member.
 func (f *flow) send(datagram []byte) error {
+	f.touch()
 	_, err := f.member.Write(datagram)
 	if errors.Is(err, syscall.ECONNREFUSED) {
 		// This is the answer to an earlier datagram, told instead of sending this one.
@@ -131,6 +132,7 @@ func (f *flow) reply(socket *net.UDPConn) {
 		case err != nil:
 			return
 		}
+		f.touch()
 		f.countOut(n)
 		if _, err := socket.WriteToUDPAddrPort((*buf)[:n], f.client); errors.Is(err, net.ErrClosed) {
 			return

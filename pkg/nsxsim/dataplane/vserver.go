@@ -158,7 +158,7 @@ func (vs *virtualServer) admit(l *listener, client netip.AddrPort) *session {
 		pool: vs.pool, sticky: vs.sticky, memberPort: vs.want.memberPort(l.port),
 	}
 	s.ctx, s.cancel = context.WithCancel(vs.plane.ctx)
-	s.active.Store(now.UnixNano())
+	s.touch()
 	vs.sessions[s] = struct{}{}
 	vs.counters.begin()
 	return s
