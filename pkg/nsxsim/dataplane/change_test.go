@@ -607,8 +607,8 @@ func TestBackupMembers(t *testing.T) {
 func TestChurn(t *testing.T) {
 	s := newScene(t, dataplane.TCP, dataplane.Options{})
 	random := rand.New(rand.NewPCG(1, 2))
-	ports := map[int]uint16{}
-	for i := range 5 {
+	var ports [5]uint16
+	for i := range ports {
 		ports[i] = s.freePort(t, s.addr(vipHost+1))
 	}
 	states := []dataplane.AdminState{dataplane.Enabled, dataplane.GracefulDisabled}

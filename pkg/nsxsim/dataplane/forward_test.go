@@ -120,6 +120,29 @@ func TestTransparentFallsBackWhereTheClientsAddressCannotBeUsed(t *testing.T) {
 	}
 }
 
+func TestIPv6(t *testing.T) {
+	for _, snat := range []dataplane.SNAT{dataplane.AutoMap, dataplane.Transparent} {
+		t.Run(string(snat), func(t *testing.T) {
+			s := newScene(t, dataplane.TCP, dataplane.Options{}) // with an IPv4 SNAT address
+			local := netip.IPv6Loopback()
+			vip := netip.AddrPortFrom(local, s.freePort(t, local))
+			b := newBackend(t, local, s.freePort(t, local))
+			apply(t, s.plane, s.with(func(vs *dataplane.VirtualServer) {
+				vs.Address, vs.Ports = vip.Addr(), []dataplane.PortMap{{Listen: vip.Port()}}
+				vs.Pool.Members, vs.Pool.SNAT = members(b), snat
+				vs.Pool.Monitors = []dataplane.Monitor{{ID: "m", Type: dataplane.MonitorTCP}}
+			}))
+			memberStates(t, s.plane, up)
+			if c := mustConnect(t, netip.Addr{}, vip); c.seen != local {
+				t.Errorf("the backend saw %v", c.seen)
+			}
+			if reason := s.plane.Status().Pools[0].Reason; reason != "" {
+				t.Errorf("reason %q", reason)
+			}
+		})
+	}
+}
+
 func TestHalfClose(t *testing.T) {
 	s := newScene(t, dataplane.TCP, dataplane.Options{})
 	apply(t, s.plane, s.vs)

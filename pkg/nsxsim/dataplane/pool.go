@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -97,7 +98,7 @@ func (p *pool) monitor(mem *member, probePort uint16) {
 		if mon.Type == MonitorICMP {
 			continue
 		}
-		target := netip.AddrPortFrom(mem.cfg.Address, firstPort(mon.Port, mem.cfg.Port, probePort))
+		target := netip.AddrPortFrom(mem.cfg.Address, cmp.Or(mon.Port, mem.cfg.Port, probePort))
 		running := mem.probers[mon.ID]
 		if running != nil && running.sameAs(mon, target) {
 			wanted[mon.ID] = running
@@ -115,15 +116,6 @@ func (p *pool) monitor(mem *member, probePort uint16) {
 	}
 	mem.stopProbers()
 	mem.probers = wanted
-}
-
-func firstPort(ports ...uint16) uint16 {
-	for _, port := range ports {
-		if port != 0 {
-			return port
-		}
-	}
-	return 0
 }
 
 func (m *member) stopProbers() {

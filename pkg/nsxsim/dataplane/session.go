@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -126,7 +127,7 @@ func (s *session) dial(m *member) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, s.plane().opts.DialTimeout)
 	defer cancel()
 	network := map[Protocol]string{TCP: "tcp", UDP: "udp"}[s.protocol]
-	target := netip.AddrPortFrom(m.key.Addr(), firstPort(m.key.Port(), s.memberPort))
+	target := netip.AddrPortFrom(m.key.Addr(), cmp.Or(m.key.Port(), s.memberPort))
 	if s.pool.snat() != Transparent {
 		return s.plane().dialFromSNAT(ctx, network, target)
 	}
