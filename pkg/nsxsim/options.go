@@ -101,6 +101,16 @@ const (
 	ChosenAddressIgnored  ChosenAddress = "ignored" // answered with another address
 )
 
+// UnmarshalText reads one of the three.
+func (c *ChosenAddress) UnmarshalText(text []byte) error {
+	switch v := ChosenAddress(text); v {
+	case ChosenAddressHonoured, ChosenAddressRefused, ChosenAddressIgnored:
+		*c = v
+		return nil
+	}
+	return fmt.Errorf("a chosen address is %s or %s, or honoured when it is empty: got %q", ChosenAddressRefused, ChosenAddressIgnored, text)
+}
+
 // Quirks choose between behaviours of real managers where they differ by release
 // or where no reference settles them. A client should work with either.
 type Quirks struct {
