@@ -17,7 +17,8 @@ import (
 // that the user asks for moves it, and then the new one is published before the old one is withdrawn. All virtual servers
 // of a family are on one address. At no moment have two of them the same address, protocol and port.
 //
-// When something can't be done, the plan holds what can, and the error says what can't and why:
+// When something can't be done, the plan holds what can, without removing what is in use, and the error says what can't
+// and why:
 //   - ErrBadService: the Service must be changed. The plan is empty.
 //   - nsx.ErrExhausted: no address is free, or (errNoRoom) a load-balancer service is full.
 //   - nsx.ErrAlreadyAllocated: the address asked for is not free.
@@ -34,6 +35,7 @@ func Diff(want Frontend, have nsx.Observed, inv *nsx.Inventory, cluster string) 
 		stays:   map[string]bool{},
 		written: map[string]bool{},
 		touched: map[nsx.Family]bool{},
+		homes:   map[nsx.Family]netip.Addr{},
 	}
 	for _, text := range want.Ignored {
 		d.notice(ReasonIgnored, "%s", text)
@@ -53,8 +55,11 @@ func Diff(want Frontend, have nsx.Observed, inv *nsx.Inventory, cluster string) 
 		return Plan{}, err
 	}
 	err := failed.error()
-	if err != nil && !slices.ContainsFunc(have.VirtualServers, d.inUse) {
+	switch {
+	case err != nil && !slices.ContainsFunc(have.VirtualServers, d.inUse):
 		d.abandon()
+	case err != nil:
+		d.keepOld()
 	}
 	return d.plan(), err
 }
@@ -72,6 +77,8 @@ type differ struct {
 	stays, written map[string]bool
 	// touched are the families in which a virtual server is written, so that the backend finds or makes its pool.
 	touched map[nsx.Family]bool
+	// homes are the addresses decided on.
+	homes   map[nsx.Family]netip.Addr
 	update  []change
 	publish []nsx.VirtualServer
 	// doubts are the observed virtual servers that leave an address which may be somebody else's.
@@ -138,6 +145,7 @@ func (d *differ) family(f nsx.Family) error {
 	h, err := d.home(f, present)
 	failed.add(err)
 	if h.addr.IsValid() {
+		d.homes[f] = h.addr
 		slots, err := d.slots(f, h, present)
 		failed.add(err)
 		err = d.place(h, present, slots)
@@ -168,6 +176,16 @@ func (d *differ) spare(present []nsx.ObservedVirtualServer) {
 	}
 }
 
+// keepOld keeps the addresses that are to be replaced or given up until nothing is in the way of the rest: only then the
+// Service's status will show the new ones.
+func (d *differ) keepOld() {
+	for _, v := range d.have.VirtualServers {
+		if d.inUse(v) && v.Address != d.homes[v.Family()] {
+			d.stays[v.ID] = true
+		}
+	}
+}
+
 // abandon plans nothing but to remove the debris of earlier tries.
 func (d *differ) abandon() {
 	d.publish, d.doubts = nil, nil
@@ -181,25 +199,31 @@ func (d *differ) abandon() {
 func (d *differ) keep(s slot) {
 	v := *s.have
 	d.stays[v.ID] = true
-	lost := ""
-	switch {
-	case v.Claim == nsx.Refused:
-		lost = "is somebody else's allocation"
-	case v.Claim == nsx.Unclaimed && d.carriedByOthers(v.Address):
-		lost = "is not allocated any more, and somebody else's virtual server carries it too"
-	case v.Claim == nsx.Unclaimed:
+	if lost := d.lost(v); lost != "" {
+		d.notice(ReasonLostAddress, "address %s of IP pool %s, which carries traffic, %s: free it for this Service, or ask for another",
+			v.Address, poolName(d.inv, v.IPPool), lost)
+	} else if v.Claim == nsx.Unclaimed { // released by hand
 		d.publish = append(d.publish, s.want)
 		d.writes(s.want)
 		return
-	}
-	if lost != "" {
-		d.notice(ReasonLostAddress, "address %s of IP pool %s, which carries traffic, %s: free it for this Service, or ask for another",
-			v.Address, poolName(d.inv, v.IPPool), lost)
 	}
 	if c := changeOf(s); c.text != "" {
 		d.update = append(d.update, c)
 		d.writes(s.want)
 	}
+}
+
+// lost says for people why the address of a virtual server that carries traffic can't be allocated for the Service any
+// more; it is empty when it is, or can be.
+func (d *differ) lost(v nsx.ObservedVirtualServer) string {
+	switch {
+	case !v.Attached():
+	case v.Claim == nsx.Refused:
+		return "is somebody else's allocation"
+	case v.Claim == nsx.Unclaimed && d.carriedByOthers(v.Address):
+		return "is not allocated any more, and somebody else's virtual server carries it too"
+	}
+	return ""
 }
 
 // makeLive plans a virtual server that does not carry traffic yet: a new one, or what an earlier try left.

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
-	"testing"
 
 	"go4.org/netipx"
 
@@ -21,7 +20,7 @@ var errFault = errors.New("fault injected by the test")
 // allocations and virtual servers of somebody else that the inventory may not know of yet. Every call checks what must
 // hold at every moment, and fails the test when it doesn't.
 type fakeNSX struct {
-	t   testing.TB
+	t   reporter
 	inv *nsx.Inventory
 
 	mu sync.Mutex
@@ -36,7 +35,13 @@ type fakeNSX struct {
 	calls []string
 }
 
-func newFakeNSX(t testing.TB) *fakeNSX {
+// reporter is a testing.TB or a *rapid.T.
+type reporter interface {
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+}
+
+func newFakeNSX(t reporter) *fakeNSX {
 	return &fakeNSX{t: t, inv: emptyInventory(), foreign: map[netip.Addr]bool{}, ids: map[string]int{}}
 }
 
@@ -134,6 +139,33 @@ func (n *fakeNSX) SetNodes(_ context.Context, nodes []nsx.Node) error {
 		return err
 	}
 	n.nodes = append(n.nodes, nodes)
+	return nil
+}
+
+// Tidy deletes shared pools and monitors that nothing uses.
+func (n *fakeNSX) Tidy(context.Context) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	used := map[string]bool{}
+	for _, p := range n.inv.SharedPools() {
+		if n.inv.PoolUsers(p.ID) > 0 {
+			used[p.MonitorID] = true
+			continue
+		}
+		if err := n.call("delete", p.ID); err != nil {
+			return err
+		}
+		n.inv.DeletePool(p.ID)
+	}
+	for _, m := range n.inv.SharedMonitors() {
+		if used[m.ID] {
+			continue
+		}
+		if err := n.call("delete", m.ID); err != nil {
+			return err
+		}
+		n.inv.DeleteMonitor(m.ID)
+	}
 	return nil
 }
 

@@ -90,7 +90,14 @@ func (d *differ) place(h home, present []nsx.ObservedVirtualServer, slots []slot
 	}
 	keys, whose := d.want.LBServices, fmt.Sprintf("class %q", d.want.Class)
 	for _, v := range present {
-		if v.Attached() && v.Address == h.addr {
+		if v.Address != h.addr {
+			continue
+		}
+		if lost := d.lost(v); lost != "" {
+			return &failure{nsx.ErrAlreadyAllocated, fmt.Sprintf("no virtual server can be added on address %s of IP pool %s, which %s",
+				h.addr, poolName(d.inv, h.pool), lost)}
+		}
+		if v.Attached() {
 			keys, whose = []string{v.LBService}, fmt.Sprintf("the load-balancer service of address %s", h.addr)
 			break
 		}
