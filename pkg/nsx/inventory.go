@@ -465,25 +465,26 @@ func (inv *Inventory) Observe(o Owner) Observed {
 }
 
 // claim tells whose the allocation of v's address is. One allocation serves all of a Service's virtual servers on an
-// address, so that one of them being attached is enough.
+// address, so that one of them being refused, or else attached, tells for all.
 func (inv *Inventory) claim(all []ObservedVirtualServer, v ObservedVirtualServer) Claim {
 	t := inv.allocations[v.IPPool]
 	if t == nil {
 		return Unclaimed
 	}
-	ours, allocated := t.get(unmap(v.Address).String())
+	addr := unmap(v.Address)
+	ours, allocated := t.get(addr.String())
+	there := func(is func(ObservedVirtualServer) bool) bool {
+		return slices.ContainsFunc(all, func(w ObservedVirtualServer) bool { return unmap(w.Address) == addr && is(w) })
+	}
 	switch {
 	case !allocated:
 		return Unclaimed
 	case ours:
 		return Claimed
-	case inv.refused[v.ID] == unmap(v.Address):
+	case there(func(w ObservedVirtualServer) bool { return inv.refused[w.ID] == addr }):
 		return Refused
-	}
-	for _, w := range all {
-		if w.Attached() && unmap(w.Address) == unmap(v.Address) {
-			return Claimed
-		}
+	case there(ObservedVirtualServer.Attached):
+		return Claimed
 	}
 	return Doubtful
 }
