@@ -268,8 +268,13 @@ func TestGroupsAndTheirAddresses(t *testing.T) {
 	if diff := cmp.Diff([]any{"10.0.0.1", "127.0.0.1", "10.0.1.0/24"}, list["results"]); diff != "" {
 		t.Errorf("effective members (-want +got):\n%s", diff)
 	}
-	if got := r.ok("GET", "/ns-groups/"+outer+"?populate_references=true", nil)["member_count"]; got != 2.0 {
-		t.Errorf("member_count %v, want 2", got)
+	group := r.ok("GET", "/ns-groups/"+outer+"?populate_references=true", nil)
+	if group["member_count"] != 2.0 {
+		t.Errorf("member_count %v, want 2", group["member_count"])
+	}
+	want := doc{"target_id": one, "target_type": "IPSet", "target_display_name": one, "is_valid": true}
+	if diff := cmp.Diff(want, group["members"].([]any)[0].(doc)["target_resource"]); diff != "" {
+		t.Errorf("populated reference (-want +got):\n%s", diff)
 	}
 }
 

@@ -9,27 +9,32 @@ import (
 
 // Error codes of the Manager API, as NSX's own clients know them.
 const (
-	codeBadXSRFToken      = 98
+	codeBadXSRFToken     = 98
+	codeUntrustedCert    = 99
+	codeTooManyRequests  = 102
+	codeStaleRevision    = 206
+	codeValidation       = 255
+	codeForeignPrincipal = 289
+	codeBadCredentials   = 403
+	codeNotFound         = 600
+	codeRangeShrunk      = 5016
+	codePoolExhausted    = 5109
+	codeNotInPool        = 5110
+	codeChosenAddress    = 5123
+	codeAlreadyAllocated = 5141
+)
+
+// Error codes that no reference settles: clients must go by the status and what
+// they asked for.
+const (
 	codeURINotFound       = 98
-	codeUntrustedCert     = 99
-	codeTooManyRequests   = 102
-	codeStaleRevision     = 206
 	codeBadJSON           = 220
-	codeValidation        = 255
-	codeForeignPrincipal  = 289
-	codeBadCredentials    = 403
-	codeNotFound          = 600
 	codeTooManyConcurrent = 604
+	codeNotAllocated      = 5115
 	codeInUse             = 23508
 	codeReferenceMissing  = 23509
 	codeLBConflict        = 23519
 	codeCapacity          = 23529
-	codePoolExhausted     = 5109
-	codeNotInPool         = 5110
-	codeNotAllocated      = 5115
-	codeChosenAddress     = 5123
-	codeAlreadyAllocated  = 5141
-	codeRangeShrunk       = 5016
 )
 
 // Error is a refusal by the simulated manager: what a client gets as the body of

@@ -51,7 +51,7 @@ type Rule struct {
 	Probability float64 `json:"probability,omitempty"` // of being struck; 0 is always
 
 	// What happens, in this order.
-	When  Phase               `json:"when,omitempty"`
+	When  Phase               `json:"when,omitempty"`  // "before" (default) or "after" the commit
 	Hook  func(*http.Request) `json:"-"`               // called with no lock held; may block
 	Delay Duration            `json:"delay,omitempty"` // on the simulator's clock
 	// Drop closes the connection without an answer. A Go client repeats a GET by
@@ -217,6 +217,9 @@ func (a *armed) matches(r *request) bool {
 }
 
 func arm(r Rule) (*armed, error) {
+	if r.When == "before" { // the other name of BeforeCommit, for files
+		r.When = BeforeCommit
+	}
 	a := &armed{Rule: r}
 	if r.Path != "" {
 		a.path = globRegexp(r.Path)
@@ -229,7 +232,9 @@ func arm(r Rule) (*armed, error) {
 	}
 	switch {
 	case r.When != BeforeCommit && r.When != AfterCommit:
-		return nil, fmt.Errorf("when: %q is neither %q nor %q", r.When, BeforeCommit, AfterCommit)
+		return nil, fmt.Errorf("when: %q is neither before nor after", r.When)
+	case r.Path != "" && r.Path[0] != '/' && r.Path[0] != '*':
+		return nil, fmt.Errorf("path: %q does not begin with / and would match nothing", r.Path)
 	case r.Status != 0 && (r.Status < 200 || r.Status > 599):
 		return nil, fmt.Errorf("status: %d is no status of an answer", r.Status)
 	case r.Probability < 0 || r.Probability > 1:

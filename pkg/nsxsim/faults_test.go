@@ -212,6 +212,7 @@ func TestRulesFromYAML(t *testing.T) {
   path: /loadbalancer/**
   every: 3
   times: 2
+  when: before
   status: 503
   code: 98
   retryAfter: 1
@@ -242,6 +243,7 @@ func TestRulesFromYAML(t *testing.T) {
 		"- {status: 500, nth: -1}":         "negative",
 		"- {status: 500, methd: GET}":      "methd",
 		"- {delay: 5}":                     "duration",
+		"- {status: 500, path: pools}":     "path",
 		"status: 500":                      "reading fault rules",
 	} {
 		if _, err := nsxsim.ParseRules([]byte(text)); err == nil || !strings.Contains(err.Error(), part) {

@@ -83,8 +83,16 @@ func (s *Sim) effectiveAddresses(groupID string) []string {
 	return addresses
 }
 
-// nsGroupSubs serve a group's addresses and changes of single members.
+// nsGroupSubs serve a group, its addresses and changes of single members.
 var nsGroupSubs = []sub{
+	{method: http.MethodGet, serve: func(r *request, group *object) (*response, *Error) {
+		if r.query.Get("populate_references") != "true" {
+			return r.found(group), nil
+		}
+		doc, _ := parseDocument(r.sim.answer(r.author.user, group)) // one of ours: it parses
+		r.sim.populateReferences(doc)
+		return &response{status: http.StatusOK, body: encode(doc)}, nil
+	}},
 	{method: http.MethodGet, path: "effective-ip-address-members", serve: func(r *request, group *object) (*response, *Error) {
 		results := []any{}
 		for _, a := range r.sim.effectiveAddresses(group.id) {
@@ -121,6 +129,21 @@ func groupAction(apply func(members []document, given document) []document) func
 		}
 		doc.set("members", members)
 		return r.store(group, doc)
+	}
+}
+
+// populateReferences adds to members that are named by id what they are.
+func (s *Sim) populateReferences(group document) {
+	members := group.objects("members")
+	for _, m := range members {
+		for _, ref := range groupMemberRefs(document{"members": encode([]document{m})}) {
+			target := s.store.get(ref.kinds[0], ref.id)
+			m.set("target_resource", map[string]any{"target_id": target.id, "target_type": m.str("target_type"),
+				"target_display_name": target.doc.str("display_name"), "is_valid": true})
+		}
+	}
+	if members != nil {
+		group.set("members", members)
 	}
 }
 

@@ -19,14 +19,22 @@ import (
 // stateUnused is that of a member over its group's max_ip_list_size.
 const stateUnused dataplane.State = "UNUSED"
 
-// report is what is known of the traffic at one moment.
+// report is what is known of the traffic at one moment. Pools are looked at
+// once, however many virtual servers share them.
 type report struct {
 	servers map[string]dataplane.VirtualServerStatus
 	pools   map[string]dataplane.PoolStatus
+	seen    map[string]poolReport
 }
 
-func (s *Sim) report() report {
-	r := report{servers: map[string]dataplane.VirtualServerStatus{}, pools: map[string]dataplane.PoolStatus{}}
+// poolReport is what became of a pool: all its members, and its own state.
+type poolReport struct {
+	state   dataplane.State
+	members []dataplane.MemberStatus
+}
+
+func (s *Sim) report() *report {
+	r := &report{servers: map[string]dataplane.VirtualServerStatus{}, pools: map[string]dataplane.PoolStatus{}, seen: map[string]poolReport{}}
 	if s.plane == nil {
 		return r
 	}
@@ -38,6 +46,16 @@ func (s *Sim) report() report {
 		r.pools[p.ID] = p
 	}
 	return r
+}
+
+func (s *Sim) poolReport(pool *object, rep *report) poolReport {
+	p, ok := rep.seen[pool.id]
+	if !ok {
+		p.members = s.memberStatuses(pool, rep)
+		p.state = s.poolState(pool, p.members)
+		rep.seen[pool.id] = p
+	}
+	return p
 }
 
 // SetMemberHealth makes the checks of active monitors succeed or fail for the
@@ -75,7 +93,7 @@ func (s *Sim) transportNodes(service document) []string {
 
 // memberStatuses gives the states of all members of a pool, those that serve
 // first asked of the data plane.
-func (s *Sim) memberStatuses(pool *object, rep report) []dataplane.MemberStatus {
+func (s *Sim) memberStatuses(pool *object, rep *report) []dataplane.MemberStatus {
 	live := map[netip.AddrPort]dataplane.MemberStatus{}
 	for _, m := range rep.pools[pool.id].Members {
 		live[netip.AddrPortFrom(m.Address, m.Port)] = m
@@ -167,7 +185,7 @@ func (s *Sim) isLive(pool *object) bool {
 	return false
 }
 
-func (s *Sim) virtualServerState(vs *object, service document, rep report) dataplane.State {
+func (s *Sim) virtualServerState(vs *object, service document, rep *report) dataplane.State {
 	switch {
 	case !vs.doc.boolean("enabled"):
 		return dataplane.StateDisabled
@@ -189,12 +207,12 @@ func (s *Sim) virtualServerState(vs *object, service document, rep report) datap
 	case pool == nil:
 		return dataplane.StateDown
 	}
-	return s.poolState(pool, s.memberStatuses(pool, rep))
+	return s.poolReport(pool, rep).state
 }
 
 // The documents of the status endpoints.
 
-func (s *Sim) virtualServerStatus(vs *object, service document, rep report) map[string]any {
+func (s *Sim) virtualServerStatus(vs *object, service document, rep *report) map[string]any {
 	return map[string]any{
 		"virtual_server_id":     vs.id,
 		"status":                s.virtualServerState(vs, service, rep),
@@ -202,10 +220,10 @@ func (s *Sim) virtualServerStatus(vs *object, service document, rep report) map[
 	}
 }
 
-func (s *Sim) poolStatus(pool *object, rep report) map[string]any {
-	members := s.memberStatuses(pool, rep)
+func (s *Sim) poolStatus(pool *object, rep *report) map[string]any {
+	p := s.poolReport(pool, rep)
 	documents := []map[string]any{}
-	for _, m := range members {
+	for _, m := range p.members {
 		d := memberAddress(m)
 		d["status"] = m.State
 		if m.State == dataplane.StateDown && m.FailureCause != "" {
@@ -217,7 +235,7 @@ func (s *Sim) poolStatus(pool *object, rep report) map[string]any {
 	}
 	return map[string]any{
 		"pool_id":               pool.id,
-		"status":                s.poolState(pool, members),
+		"status":                p.state,
 		"members":               documents,
 		"last_update_timestamp": s.now(),
 	}
@@ -237,15 +255,15 @@ func setTime(d map[string]any, name string, t time.Time) {
 	}
 }
 
-func (s *Sim) virtualServerStatistics(vs *object, rep report) map[string]any {
+func (s *Sim) virtualServerStatistics(vs *object, rep *report) map[string]any {
 	return map[string]any{
 		"virtual_server_id": vs.id, "statistics": statistics(rep.servers[vs.id].Counters), "last_update_timestamp": s.now(),
 	}
 }
 
-func (s *Sim) poolStatistics(pool *object, rep report) map[string]any {
+func (s *Sim) poolStatistics(pool *object, rep *report) map[string]any {
 	members := []map[string]any{}
-	for _, m := range s.memberStatuses(pool, rep) {
+	for _, m := range s.poolReport(pool, rep).members {
 		d := memberAddress(m)
 		d["statistics"] = statistics(m.Counters)
 		members = append(members, d)
@@ -288,7 +306,7 @@ func each(objects []*object, describe func(*object) map[string]any) []any {
 }
 
 // statusSub serves a status or statistics document of a service.
-func statusSub(path string, describe func(r *request, service *object, rep report) (any, *Error)) sub {
+func statusSub(path string, describe func(r *request, service *object, rep *report) (any, *Error)) sub {
 	return sub{method: http.MethodGet, path: path, serve: func(r *request, service *object) (*response, *Error) {
 		if source := r.query.Get("source"); source != "" && source != "realtime" && source != "cached" {
 			return nil, invalid(fmt.Sprintf("source must be one of realtime, cached, got %q", source))
@@ -315,7 +333,7 @@ func listDocument(results []any) map[string]any {
 }
 
 var lbServiceSubs = []sub{
-	statusSub("status", func(r *request, service *object, rep report) (any, *Error) {
+	statusSub("status", func(r *request, service *object, rep *report) (any, *Error) {
 		s, nodes := r.sim, r.sim.transportNodes(service.doc)
 		d := map[string]any{
 			"service_id":            service.id,
@@ -332,28 +350,28 @@ var lbServiceSubs = []sub{
 		}
 		return d, nil
 	}),
-	statusSub("usage", func(r *request, service *object, _ report) (any, *Error) { return r.sim.usageDocument(service), nil }),
-	statusSub("virtual-servers/status", func(r *request, service *object, rep report) (any, *Error) {
+	statusSub("usage", func(r *request, service *object, _ *report) (any, *Error) { return r.sim.usageDocument(service), nil }),
+	statusSub("virtual-servers/status", func(r *request, service *object, rep *report) (any, *Error) {
 		return listDocument(each(r.sim.virtualServersOn(service), func(o *object) map[string]any { return r.sim.virtualServerStatus(o, service.doc, rep) })), nil
 	}),
-	statusSub("pools/status", func(r *request, service *object, rep report) (any, *Error) {
+	statusSub("pools/status", func(r *request, service *object, rep *report) (any, *Error) {
 		return listDocument(each(r.sim.poolsOn(service), func(o *object) map[string]any { return r.sim.poolStatus(o, rep) })), nil
 	}),
-	statusSub("virtual-servers/*/status", func(r *request, service *object, rep report) (any, *Error) {
+	statusSub("virtual-servers/*/status", func(r *request, service *object, rep *report) (any, *Error) {
 		vs, err := oneOf(r, r.sim.virtualServersOn(service))
 		if err != nil {
 			return nil, err
 		}
 		return r.sim.virtualServerStatus(vs, service.doc, rep), nil
 	}),
-	statusSub("pools/*/status", func(r *request, service *object, rep report) (any, *Error) {
+	statusSub("pools/*/status", func(r *request, service *object, rep *report) (any, *Error) {
 		pool, err := oneOf(r, r.sim.poolsOn(service))
 		if err != nil {
 			return nil, err
 		}
 		return r.sim.poolStatus(pool, rep), nil
 	}),
-	statusSub("statistics", func(r *request, service *object, rep report) (any, *Error) {
+	statusSub("statistics", func(r *request, service *object, rep *report) (any, *Error) {
 		s := r.sim
 		var sum dataplane.Counters
 		for _, vs := range s.virtualServersOn(service) {
@@ -372,21 +390,21 @@ var lbServiceSubs = []sub{
 			"last_update_timestamp": s.now(),
 		}, nil
 	}),
-	statusSub("virtual-servers/*/statistics", func(r *request, service *object, rep report) (any, *Error) {
+	statusSub("virtual-servers/*/statistics", func(r *request, service *object, rep *report) (any, *Error) {
 		vs, err := oneOf(r, r.sim.virtualServersOn(service))
 		if err != nil {
 			return nil, err
 		}
 		return r.sim.virtualServerStatistics(vs, rep), nil
 	}),
-	statusSub("pools/*/statistics", func(r *request, service *object, rep report) (any, *Error) {
+	statusSub("pools/*/statistics", func(r *request, service *object, rep *report) (any, *Error) {
 		pool, err := oneOf(r, r.sim.poolsOn(service))
 		if err != nil {
 			return nil, err
 		}
 		return r.sim.poolStatistics(pool, rep), nil
 	}),
-	statusSub("debug-info", func(r *request, service *object, _ report) (any, *Error) {
+	statusSub("debug-info", func(r *request, service *object, _ *report) (any, *Error) {
 		return r.sim.debugInfo(r.author.user, service), nil
 	}),
 }
