@@ -30,8 +30,8 @@ type Engine struct {
 	locks   keyedLocks
 	refresh *refresher
 
-	// wake has an item when there is a new list of nodes.
-	wake chan struct{}
+	// wake has an item when there is a new list of nodes, untidy when something may have gone out of use in NSX.
+	wake, untidy chan struct{}
 
 	mu sync.Mutex
 	// listed are the Nodes as last given; known tells that they are, decided that NSX has been told.
@@ -47,6 +47,7 @@ func New(o Options) *Engine {
 		o:       o,
 		refresh: newRefresher(o.Clock, o.Backend.RefreshAddresses),
 		wake:    make(chan struct{}, 1),
+		untidy:  make(chan struct{}, 1),
 	}
 }
 
@@ -173,6 +174,9 @@ func (e *Engine) apply(ctx context.Context, intents []nsx.Intent) error {
 		}
 		if err := e.o.Backend.Apply(ctx, i); err != nil {
 			return err
+		}
+		if _, made := i.(nsx.Publish); !made {
+			e.tidyLater()
 		}
 		logger.Info("Changed NSX", "service", i.Service().Name, "change", strings.TrimSpace(i.String()))
 	}

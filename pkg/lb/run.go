@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -19,12 +20,17 @@ const (
 	firstBackoff, lastBackoff = time.Second, 30 * time.Second
 )
 
-// Run reads the inventory, again and again until that succeeds, and then keeps the nodes in NSX as they should be. It
-// returns nil when ctx ends, with nothing of it running any more. It must be called once.
+// Run reads the inventory, again and again until that succeeds, and then keeps the nodes in NSX as they should be, and
+// NSX free of what no Service uses any more. It returns nil when ctx ends, with nothing of it running any more. It must be
+// called once.
 func (e *Engine) Run(ctx context.Context) error {
-	if e.load(ctx) {
-		e.keepNodes(ctx)
+	if !e.load(ctx) {
+		return nil
 	}
+	var work sync.WaitGroup
+	work.Go(func() { e.keepTidy(ctx) })
+	e.keepNodes(ctx)
+	work.Wait()
 	return nil
 }
 

@@ -114,6 +114,9 @@ type Backend interface {
 	// SetNodes makes the nodes the members of every shared pool and of the node group: one write for each that is in use
 	// and differs. Later pools are made with them.
 	SetNodes(ctx context.Context, nodes []Node) error
+	// Tidy deletes what the cluster shared and no Service uses any more, so that nothing is left when the last one goes. It
+	// costs nothing when there is no such thing. Call it after a change that takes something out of use.
+	Tidy(ctx context.Context) error
 	// RefreshAddresses reads the allocations of the cluster's IP pools again, one paged list a pool.
 	RefreshAddresses(ctx context.Context) error
 }

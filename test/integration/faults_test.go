@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -118,6 +119,10 @@ func writes(t *testing.T, svc func() *corev1.Service, others bool) (create, remo
 func (w *world) strike(f fault, n int) {
 	w.t.Helper()
 	rule := f.rule(w)
+	if f.name == "timeout" {
+		w.timeout = time.Second
+		w.restart()
+	}
 	rule.Method, rule.Nth = "POST,PUT,DELETE", n
 	_, err := w.sim.Faults().Add(rule)
 	w.must(err)

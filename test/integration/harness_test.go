@@ -64,6 +64,7 @@ type world struct {
 	pool, lb  string
 	exclusive bool
 	nodes     []*corev1.Node
+	timeout   time.Duration     // of a call to NSX, in real time
 	foreign   map[string]string // documents of the foreign user by kind and id
 
 	*process
@@ -81,7 +82,7 @@ type process struct {
 
 func newWorld(t *testing.T, o nsxsim.Options) *world {
 	t.Helper()
-	w := &world{t: t, clock: clocktesting.NewFakeClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)), exclusive: true}
+	w := &world{t: t, clock: clocktesting.NewFakeClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)), exclusive: true, timeout: time.Minute}
 	o.NewID = nsxsim.SequentialIDs()
 	w.sim = nsxsim.StartPlain(t, o)
 	w.pool = nsxsim.Must(w.sim.AddIPPool("floating", "10.0.0.0/16", "10.0.0.1-10.0.20.250")).ID()
@@ -152,7 +153,7 @@ func (w *world) start() {
 			return transport.Credentials{Username: nsxsim.DefaultUsername, Password: nsxsim.DefaultPassword}, nil
 		},
 		Authentication: transport.Basic, RequestsPerSecond: 100000, Burst: 100000,
-		Timeout: 500 * time.Millisecond,
+		Timeout: w.timeout,
 		Rand:    func() float64 { return 0 },
 		Base:    &mortal{p, &http.Transport{MaxIdleConnsPerHost: 20}},
 	})
@@ -371,7 +372,12 @@ func (w *world) check(services ...*corev1.Service) {
 	if d := cmp.Diff(wantPorts, gotPorts); d != "" {
 		w.t.Errorf("ports (-want +got):\n%s", d)
 	}
-	w.checkSupport(services)
+	// What no Service uses any more goes soon after.
+	wantKinds, had := w.support(services)
+	w.eventually(fmt.Sprintf("objects of ours, which were %v, are %v", had, wantKinds), func() bool {
+		want, got := w.support(services)
+		return maps.Equal(want, got)
+	})
 	if d := cmp.Diff(w.foreign, w.foreignDocs()); d != "" {
 		w.t.Errorf("somebody else's objects changed (-want +got):\n%s", d)
 	}
@@ -380,10 +386,9 @@ func (w *world) check(services ...*corev1.Service) {
 	}
 }
 
-// checkSupport counts pools, monitors and groups.
-func (w *world) checkSupport(services []*corev1.Service) {
-	w.t.Helper()
-	want := map[nsxsim.Kind]int{}
+// support counts pools, monitors and groups as they should be and as they are.
+func (w *world) support(services []*corev1.Service) (want, got map[nsxsim.Kind]int) {
+	want = map[nsxsim.Kind]int{}
 	shared := false
 	for _, svc := range services {
 		if svc.Spec.ExternalTrafficPolicy == local {
@@ -398,7 +403,7 @@ func (w *world) checkSupport(services []*corev1.Service) {
 		want[nsxsim.KindPool]++
 		want[nsxsim.KindMonitor]++
 	}
-	got := map[nsxsim.Kind]int{}
+	got = map[nsxsim.Kind]int{}
 	for _, k := range ownedKinds[1:] {
 		for _, o := range w.sim.List(k) {
 			if o.Tags()[nsx.TagClusterUID] == clusterUID {
@@ -406,7 +411,5 @@ func (w *world) checkSupport(services []*corev1.Service) {
 			}
 		}
 	}
-	if !maps.Equal(want, got) {
-		w.t.Errorf("objects of ours are %v, want %v", got, want)
-	}
+	return want, got
 }

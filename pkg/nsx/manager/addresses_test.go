@@ -30,6 +30,13 @@ func (w *world) again(o nsx.Owner, n byte) nsx.VirtualServer {
 	return v
 }
 
+// wantGone tidies up and wants nothing to be left.
+func (w *world) wantGone() {
+	w.t.Helper()
+	w.must(w.Tidy(w.t.Context()))
+	w.wantNothing()
+}
+
 func (w *world) wantLive(o nsx.Owner, address string) {
 	w.t.Helper()
 	v := w.observed(o)
@@ -113,7 +120,7 @@ func TestAnotherAddressThanAskedForIsUsed(t *testing.T) {
 		}
 	}
 	w.must(w.withdraw(o))
-	w.wantNothing()
+	w.wantGone()
 }
 
 func TestAskedForAddressIsNotReplaced(t *testing.T) {
@@ -252,7 +259,7 @@ func TestAllocatedButUnattachedAfterARestart(t *testing.T) {
 		w.wantAllocated("10.0.0.1")
 		w.clock.Step(sightings)
 		w.must(w.withdraw(o))
-		w.wantNothing()
+		w.wantGone()
 	})
 }
 
@@ -276,7 +283,7 @@ func TestLostRelease(t *testing.T) {
 	t.Run("done", func(t *testing.T) {
 		w, o := lost(t, done)
 		w.must(w.withdraw(o))
-		w.wantNothing()
+		w.wantGone()
 	})
 	t.Run("not done: repeated after two sightings", func(t *testing.T) {
 		w, o := lost(t, notDone)
@@ -292,7 +299,7 @@ func TestLostRelease(t *testing.T) {
 		if n := w.sim.Journal().Count(release); n != 1 {
 			t.Errorf("RELEASE was sent %d more times, want once", n)
 		}
-		w.wantNothing()
+		w.wantGone()
 	})
 	t.Run("done, and somebody else's by now: not repeated", func(t *testing.T) {
 		w, o := lost(t, notDone)
@@ -334,7 +341,7 @@ func TestOneAllocationServesAllOnTheAddress(t *testing.T) {
 	w.must(w.publish(o, w.udp(1)))
 	w.wantWrites(map[string]int{createVS: 1, writeLB: 1})
 	w.must(w.withdraw(o))
-	w.wantNothing()
+	w.wantGone()
 }
 
 func TestReleasedByHand(t *testing.T) {

@@ -36,7 +36,9 @@ func TestLifeCycle(t *testing.T) {
 	w.wantAllocated("10.0.0.1")
 
 	w.must(w.withdraw(owner("first")))
-	w.wantWrites(map[string]int{writeLB: 1, deleteVS: 1, release: 1, delPool: 1, delMon: 1})
+	w.wantWrites(map[string]int{writeLB: 1, deleteVS: 1, release: 1})
+	w.must(w.Tidy(t.Context()))
+	w.wantWrites(map[string]int{delPool: 1, delMon: 1})
 	w.wantNothing()
 }
 
@@ -67,6 +69,7 @@ func TestLocalPolicy(t *testing.T) {
 		w.must(w.withdraw(o))
 		w.must(w.Apply(t.Context(), nsx.Collect{Owner: o, Pools: []string{have.Pools[0].ID}, Monitors: have.Monitors}))
 	}
+	w.must(w.Tidy(t.Context()))
 	w.wantNothing()
 }
 

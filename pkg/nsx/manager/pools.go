@@ -251,5 +251,5 @@ func (b *Backend) collect(ctx context.Context, c nsx.Collect) error {
 			return err
 		}
 	}
-	return b.dropUnused(ctx)
+	return nil
 }

@@ -166,13 +166,6 @@ func (b *Backend) recordVirtualServer(raw []byte) (string, error) {
 
 // update changes virtual servers that are live.
 func (b *Backend) update(ctx context.Context, u nsx.Update) error {
-	if err := b.updateEach(ctx, u); err != nil {
-		return err
-	}
-	return b.dropUnused(ctx)
-}
-
-func (b *Backend) updateEach(ctx context.Context, u nsx.Update) error {
 	b.life.RLock()
 	defer b.life.RUnlock()
 	for _, v := range u.VirtualServers {
@@ -229,7 +222,7 @@ func (b *Backend) withdraw(ctx context.Context, w nsx.Withdraw) error {
 			return err
 		}
 	}
-	return b.dropUnused(ctx)
+	return nil
 }
 
 // carriedElsewhere tells whether the Service has another virtual server on the address, which stays.

@@ -362,9 +362,11 @@ func (b *Backend) writeGroup(ctx context.Context, nodes []nsx.Node) error {
 	}
 }
 
-// dropUnused deletes what the cluster shared and nobody uses any more, so that nothing of ours stays when the last
-// Service goes.
-func (b *Backend) dropUnused(ctx context.Context) error {
+// Tidy implements nsx.Backend.
+func (b *Backend) Tidy(ctx context.Context) error {
+	if !b.inv.Loaded() {
+		return errNotLoaded
+	}
 	if !b.anyUnused() {
 		return nil
 	}
@@ -409,7 +411,7 @@ func (b *Backend) dropUnused(ctx context.Context) error {
 	return nil
 }
 
-// anyUnused is a cheap look for something that dropUnused would delete.
+// anyUnused is a cheap look for something that Tidy would delete.
 func (b *Backend) anyUnused() bool {
 	for _, r := range b.inv.SharedPools() {
 		if b.inv.PoolUsers(r.ID) == 0 {

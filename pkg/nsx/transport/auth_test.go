@@ -28,8 +28,6 @@ type keeper struct {
 	sessions   map[string]string // host/cookie to XSRF token
 	made       int
 	failures   int
-	probing    int // requests with a wrong password at this moment
-	maxProbing int
 	roundTrip  time.Duration
 }
 
@@ -175,6 +173,32 @@ func TestSessionEnds(t *testing.T) {
 	}
 }
 
+// TestSessionEndsForManyCallsAtOnce has the refusals come in one after the other, some when there is a new session.
+func TestSessionEndsForManyCallsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &keeper{password: "x", configured: "x"}
+		tr, _ := newTransport(t, Options{Authentication: Session, Credentials: k.read}, func(n int, req *http.Request) (*http.Response, error) {
+			resp, err := k.answer(n, req)
+			time.Sleep(time.Duration(n) * time.Millisecond)
+			return resp, err
+		})
+		_, _ = do(t.Context(), tr, "GET", aPool, "")
+		k.change(func() { clear(k.sessions) })
+		var wg sync.WaitGroup
+		for range 10 {
+			wg.Go(func() {
+				if _, err := do(t.Context(), tr, "GET", aPool, ""); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if k.made != 2 {
+			t.Errorf("%d sessions were made, want 2", k.made)
+		}
+	})
+}
+
 func TestSessionThatIsRefusedAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := &keeper{password: "x", configured: "x"}
@@ -246,8 +270,13 @@ func TestWrongPasswordDoesNotLockTheAccount(t *testing.T) {
 				if _, err := do(t.Context(), tr, "GET", aPool, ""); err != nil {
 					t.Errorf("with the right password: %v", err)
 				}
-				// And after a success the waiting starts from 5 s again.
-				k.change(func() { k.password = "righter"; clear(k.sessions) })
+				// And after a success the waiting starts from 5 s again, even with the password that was refused before.
+				k.change(func() { k.password, k.configured = "wrong", "wrong"; clear(k.sessions) })
+				time.Sleep(maxLoginWait)
+				if _, err := do(t.Context(), tr, "GET", aPool, ""); err != nil {
+					t.Errorf("with the password that became right: %v", err)
+				}
+				k.change(func() { k.password = "right"; clear(k.sessions) })
 				_, _ = do(t.Context(), tr, "GET", aPool, "")
 				_, err := do(t.Context(), tr, "GET", aPool, "")
 				if !errors.As(err, &retryAt) || time.Until(retryAt.At) > minLoginWait {
@@ -286,6 +315,29 @@ func TestBasicTakesUpARotatedPassword(t *testing.T) {
 		}
 		if k.reads != 2 {
 			t.Errorf("credentials were read %d times, want 2", k.reads)
+		}
+	})
+}
+
+// TestLogInsRefusedAtOnce has the log-ins at several managers refused at the same time, which is one reason to wait.
+func TestLogInsRefusedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &keeper{password: "right", configured: "wrong", roundTrip: time.Millisecond}
+		tr, network := newTransport(t, Options{Authentication: Session, Credentials: k.read, Managers: []string{"https://a.example", "https://b.example"}}, k.answer)
+		var wg sync.WaitGroup
+		for _, m := range tr.managers.all {
+			wg.Go(func() {
+				req := request(t.Context(), "GET", aPool, "")
+				_, failed := tr.auth.authorize(t.Context(), m, req)
+				var retryAt *nsx.RetryAt
+				if failed == nil || !errors.As(failed.err, &retryAt) || time.Until(retryAt.At) != minLoginWait {
+					t.Errorf("got %v, want to be let try again after %v", failed, minLoginWait)
+				}
+			})
+		}
+		wg.Wait()
+		if n := len(network.all()); n != 2 {
+			t.Errorf("%d log-ins, want 2", n)
 		}
 	})
 }

@@ -19,9 +19,10 @@ type gate struct {
 	maxStall time.Duration
 	onStall  func(time.Duration)
 
-	mu      sync.Mutex
-	closed  bool
-	stalled bool
+	mu     sync.Mutex
+	closed bool
+	// stalls that nobody has cleared yet.
+	stalls int
 	// seen is when the process was last known to run.
 	seen time.Time
 	// inFlight writes, and a channel for those who wait until there are none.
@@ -54,12 +55,12 @@ func (g *gate) run(ctx context.Context) {
 func (g *gate) look() (tell func()) {
 	now := g.clock.Now()
 	// A suspended machine's monotonic clock stands still; its wall clock is set forward afterwards.
-	gap := max(now.Sub(g.seen), now.Round(0).Sub(g.seen.Round(0)))
+	gap := max(g.clock.Since(g.seen), now.Round(0).Sub(g.seen.Round(0)))
 	g.seen = now
-	if g.maxStall == 0 || gap <= g.maxStall || g.stalled {
+	if g.maxStall == 0 || gap <= g.maxStall {
 		return func() {}
 	}
-	g.stalled = true
+	g.stalls++
 	return func() { g.onStall(gap) }
 }
 
@@ -73,7 +74,7 @@ func (g *gate) enter() error {
 	switch {
 	case g.closed:
 		return nsx.ErrStopping
-	case g.stalled:
+	case g.stalls > 0:
 		return fmt.Errorf("%w: the process stood still for more than %v", nsx.ErrStopping, g.maxStall)
 	}
 	g.inFlight++
@@ -96,11 +97,16 @@ func (g *gate) close() {
 	g.closed = true
 }
 
+// reopen clears one stall. One that has come since, seen or not, stays.
 func (g *gate) reopen() {
 	g.mu.Lock()
+	known := g.stalls
+	tell := g.look()
+	defer tell()
 	defer g.mu.Unlock()
-	g.stalled = false
-	g.seen = g.clock.Now()
+	if known > 0 {
+		g.stalls--
+	}
 }
 
 // drain waits until no write is in flight.

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"k8s.io/utils/clock"
-	clocktesting "k8s.io/utils/clock/testing"
 )
 
 func TestWriteGate(t *testing.T) {
@@ -102,62 +101,77 @@ func TestWriteGateStopsRetries(t *testing.T) {
 	}
 }
 
-// suspendable is a clock whose time can leap while its timers sleep on, as when a process is stopped and continued.
+// suspendable is a clock whose time can leap while its timers sleep on. The monotonic clock leaps when a process was
+// stopped and continued, the wall clock also when the whole machine was suspended.
 type suspendable struct {
 	clock.RealClock
-	mu   sync.Mutex
-	leap time.Duration
+	mu              sync.Mutex
+	wall, monotonic time.Duration // by which they have leapt
+	at              time.Time     // of the last leap
 }
 
-func (c *suspendable) suspend(d time.Duration) {
+func (c *suspendable) leap(monotonic, wall time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.leap += d
+	c.monotonic += monotonic
+	c.wall += wall
+	c.at = time.Now().Add(c.wall)
 }
 
 func (c *suspendable) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return time.Now().Add(c.leap)
+	return time.Now().Add(c.wall)
+}
+
+func (c *suspendable) Since(t time.Time) time.Duration {
+	since := c.Now().Sub(t)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t.Before(c.at) || c.wall < 0 { // then t was read before the leap
+		since += c.monotonic - c.wall
+	}
+	return since
 }
 
 func TestStall(t *testing.T) {
 	const maxStall = 10 * time.Second
 	for name, tt := range map[string]struct {
-		gap     time.Duration
-		settle  time.Duration // that passes after the gap, before the write
-		stalled bool
+		monotonic, wall time.Duration // the leap
+		then            time.Duration // that passes before the write
+		stalled         bool
 	}{
-		"none":                    {0, 0, false},
-		"short":                   {7 * time.Second, 0, false},
-		"long, write comes first": {11 * time.Second, 0, true},
-		"long, then a while":      {11 * time.Second, time.Minute, true},
-		"clock set back":          {-time.Hour, time.Minute, false},
+		"none":                    {0, 0, 0, false},
+		"short":                   {7 * time.Second, 7 * time.Second, 0, false},
+		"long, write comes first": {11 * time.Second, 11 * time.Second, 0, true},
+		"long, then a while":      {11 * time.Second, 11 * time.Second, time.Minute, true},
+		"machine suspended":       {0, time.Hour, 0, true},
+		"clock set back in it":    {11 * time.Second, -time.Hour, 0, true},
+		"clock set back":          {0, -time.Hour, 0, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				c := &suspendable{}
-				var mu sync.Mutex
-				var told []time.Duration
-				tr, network := newTransport(t, Options{Clock: c, MaxStall: maxStall, OnStall: func(gap time.Duration) {
-					mu.Lock()
-					defer mu.Unlock()
-					told = append(told, gap)
-				}}, always(status(200, "{}")))
+				var told stalls
+				tr, network := newTransport(t, Options{Clock: c, MaxStall: maxStall, OnStall: told.add}, always(status(200, "{}")))
 				time.Sleep(time.Hour) // quiet times are no stall
-				if _, err := do(t.Context(), tr, "PUT", aPool, ""); err != nil {
-					t.Fatalf("before the stall: %v", err)
+				put := func() string {
+					_, err := do(t.Context(), tr, "PUT", aPool, "")
+					return kinds(err)
+				}
+				if got := put(); got != "ok" {
+					t.Fatalf("before the stall: %v", got)
 				}
 
-				c.suspend(tt.gap)
-				time.Sleep(tt.settle)
+				c.leap(tt.monotonic, tt.wall)
+				time.Sleep(tt.then)
 				want, wantSent, wantTold := "ok", 3, 0
 				if tt.stalled {
 					want, wantSent, wantTold = "stopping", 1, 1
 				}
 				for range 2 {
-					if _, err := do(t.Context(), tr, "PUT", aPool, ""); kinds(err) != want {
-						t.Errorf("got %v, want %s", err, want)
+					if got := put(); got != want {
+						t.Errorf("got %s, want %s", got, want)
 					}
 				}
 				if n := len(network.all()); n != wantSent {
@@ -166,14 +180,64 @@ func TestStall(t *testing.T) {
 				if _, err := do(t.Context(), tr, "GET", aPool, ""); err != nil {
 					t.Errorf("a read: %v", err)
 				}
-				mu.Lock()
-				if len(told) != wantTold {
-					t.Errorf("OnStall was told %v, want %d times", told, wantTold)
+				if got := told.all(); len(got) != wantTold {
+					t.Errorf("OnStall was told of %v, want %d", got, wantTold)
 				}
-				mu.Unlock()
 				tr.ReopenWrites()
-				if _, err := do(t.Context(), tr, "PUT", aPool, ""); err != nil {
-					t.Errorf("after ReopenWrites: %v", err)
+				if got := put(); got != "ok" {
+					t.Errorf("after ReopenWrites: %v", got)
+				}
+			})
+		})
+	}
+}
+
+// stalls are what OnStall was told.
+type stalls struct {
+	mu   sync.Mutex
+	gaps []time.Duration
+}
+
+func (s *stalls) add(gap time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gaps = append(s.gaps, gap)
+}
+
+func (s *stalls) all() []time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]time.Duration(nil), s.gaps...)
+}
+
+// TestStallAfterStall stops the process again while somebody makes sure that the lease has outlived the first stall.
+func TestStallAfterStall(t *testing.T) {
+	for name, between := range map[string]time.Duration{"seen": 5 * time.Second, "unseen": 0} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c := &suspendable{}
+				var told stalls
+				tr, _ := newTransport(t, Options{Clock: c, MaxStall: 10 * time.Second, OnStall: told.add}, always(status(200, "{}")))
+				put := func(want string) {
+					t.Helper()
+					if _, err := do(t.Context(), tr, "PUT", aPool, ""); kinds(err) != want {
+						t.Errorf("got %v, want %s", err, want)
+					}
+				}
+				c.leap(11*time.Second, 11*time.Second)
+				put("stopping")
+				c.leap(20*time.Second, 20*time.Second)
+				time.Sleep(between)
+				tr.ReopenWrites() // for the first
+				put("stopping")
+				tr.ReopenWrites() // for the second
+				put("ok")
+				tr.ReopenWrites() // one too many, which does not count for a later stall
+				c.leap(11*time.Second, 11*time.Second)
+				tr.ReopenWrites()
+				put("stopping")
+				if n := len(told.all()); n != 3 {
+					t.Errorf("OnStall was told %d times, want 3", n)
 				}
 			})
 		})
@@ -192,34 +256,11 @@ func TestStallWhileQueued(t *testing.T) {
 		queued := make(chan error)
 		go func() { _, err := do(t.Context(), tr, "POST", "/queued", ""); queued <- err }()
 		synctest.Wait()
-		c.suspend(11 * time.Second)
+		c.leap(11*time.Second, 11*time.Second)
 		h.letGo <- struct{}{}
 		if err := <-queued; kinds(err) != "stopping" || len(network.all()) != 1 {
 			t.Errorf("got %v after %d requests, want stopping after 1", err, len(network.all()))
 		}
 		wg.Wait()
 	})
-}
-
-// TestStallGap shows which clock counts: the one that has moved further.
-func TestStallGap(t *testing.T) {
-	start := time.Now() // with a monotonic reading
-	for name, tt := range map[string]struct {
-		seen, now time.Time
-		want      bool
-	}{
-		"both":           {start, start.Add(11 * time.Second), true},
-		"neither":        {start, start.Add(9 * time.Second), false},
-		"wall clock":     {start.Round(0), start.Add(11 * time.Second), true},
-		"set back by 1h": {start.Add(time.Hour).Round(0), start, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			var gap time.Duration
-			g := gate{clock: clocktesting.NewFakeClock(tt.now), maxStall: 10 * time.Second, seen: tt.seen, onStall: func(d time.Duration) { gap = d }}
-			g.look()()
-			if g.stalled != tt.want || (gap > 0) != tt.want {
-				t.Errorf("stalled %v with a gap of %v, want %v", g.stalled, gap, tt.want)
-			}
-		})
-	}
 }

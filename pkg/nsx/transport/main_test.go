@@ -100,6 +100,12 @@ func answerLost(req *http.Request) (*http.Response, error) {
 	return nil, errNetwork
 }
 
+// staleThenNone is what net/http does with a connection found closed before a byte was written: it dials anew.
+func staleThenNone(req *http.Request) (*http.Response, error) {
+	connect(req, true)
+	return dialFails(req)
+}
+
 func answerBreaksOff(req *http.Request) (*http.Response, error) {
 	resp, _ := status(200, "")(req)
 	resp.Body = io.NopCloser(io.MultiReader(strings.NewReader(`{"id":`), failingReader{}))

@@ -61,11 +61,9 @@ func (ms *managers) pick() *manager {
 	return ms.all[best]
 }
 
-// failed and works report how a manager did.
-func (ms *managers) failed(m *manager) { m.avoid(ms.clock.Now().Add(avoidance)) }
-func (ms *managers) works(m *manager)  { m.avoid(time.Time{}) }
-
-func (m *manager) avoid(until time.Time) {
+// failed says that a manager did not do its work.
+func (ms *managers) failed(m *manager) {
+	until := ms.clock.Now().Add(avoidance)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.avoidUntil = until

@@ -65,7 +65,8 @@ type Options struct {
 	// MaxStall is how long the process may have stood still (stopped, suspended) and still write; 0 for any time. With
 	// leader election it is the lease's renew deadline: after that somebody else may be the leader.
 	MaxStall time.Duration
-	// OnStall, if set, is told that writes are refused from now on for such a gap. It must not block.
+	// OnStall, if set, is told of each such gap; writes are refused until ReopenWrites has been called for each. It must
+	// not block.
 	OnStall func(gap time.Duration)
 
 	// Metrics count the calls; nil for none.

@@ -167,6 +167,37 @@ func TestCallGivesUpItsPlaceInTheQueue(t *testing.T) {
 	})
 }
 
+// TestPlaceIsNotLostBetweenTwo has calls give up in the very moment in which they are let go.
+func TestPlaceIsNotLostBetweenTwo(t *testing.T) {
+	o := Options{Managers: []string{"https://a.example"}, Credentials: fixed, RequestsPerSecond: 1e6, MaxConcurrent: 1}
+	if _, err := o.complete(); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Test(t, func(t *testing.T) {
+		q := newQueue(&o)
+		for range 200 {
+			ctx, cancel := context.WithCancel(t.Context())
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				if q.acquire(ctx, Foreground) == nil {
+					q.release()
+				}
+			})
+			synctest.Wait()
+			// Both are ready when it wakes up; which one it sees is left to chance.
+			q.mu.Lock()
+			go cancel()
+			go q.admit()
+			synctest.Wait()
+			q.mu.Unlock()
+			wg.Wait()
+			if q.inFlight != 0 {
+				t.Fatalf("%d places are still taken", q.inFlight)
+			}
+		}
+	})
+}
+
 func TestClosedTransportSendsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		tr, network := newTransport(t, Options{MaxConcurrent: 1}, hold{}.answer)

@@ -40,6 +40,7 @@ func TestTriesAndErrors(t *testing.T) {
 		{name: "answer lost at first", script: []answerFunc{answerLost, answerLost, answerLost, ok}, get: "4 ok", post: "1 ambiguous"},
 		{name: "answer breaks off", script: []answerFunc{answerBreaksOff, ok}, get: "2 ok", post: "1 ambiguous"},
 		{name: "no answer in time", script: []answerFunc{hangs}, get: "4 unavailable", put: "4 ambiguous", post: "1 ambiguous"},
+		{name: "stale connection, then none", script: []answerFunc{staleThenNone}, get: "4 unavailable", post: "4 unavailable"},
 		{name: "no connection, then lost", script: []answerFunc{dialFails, answerLost, dialFails}, get: "4 unavailable", put: "4 ambiguous", post: "2 ambiguous"},
 
 		{name: "502", script: []answerFunc{status(502, "<html>")}, get: "4 unavailable", put: "4 ambiguous", post: "1 ambiguous"},

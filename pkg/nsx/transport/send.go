@@ -46,8 +46,6 @@ func (t *Transport) send(ctx context.Context, m *manager, req *http.Request) att
 		// The caller has given up; that says nothing about the manager.
 	case a.fate == unsent, a.fate == lost:
 		t.managers.failed(m)
-	default:
-		t.managers.works(m)
 	}
 	return a
 }

@@ -81,8 +81,8 @@ func New(o Options) (*Transport, error) {
 // CloseWrites lets no further write out, for good: they fail with nsx.ErrStopping. Reads go on.
 func (t *Transport) CloseWrites() { t.gate.close() }
 
-// ReopenWrites lets writes out again after a stall; the caller has made sure that the lease is still its own. It does not
-// undo CloseWrites.
+// ReopenWrites clears one stall, after which the caller has made sure that the lease is still its own. Writes go out again
+// when all stalls are cleared: one that has come while the caller did so is not. It does not undo CloseWrites.
 func (t *Transport) ReopenWrites() { t.gate.reopen() }
 
 // Drain waits until every write that was sent has its answer, or the context ends. Reads are not waited for: they may
