@@ -265,9 +265,11 @@ func ParseRules(text []byte) ([]Rule, error) {
 		return nil, fmt.Errorf("reading fault rules: %w", err)
 	}
 	for i, r := range rules {
-		if _, err := arm(r); err != nil {
+		a, err := arm(r)
+		if err != nil {
 			return nil, fmt.Errorf("fault rule %d: %w", i+1, err)
 		}
+		rules[i] = a.Rule
 	}
 	return rules, nil
 }

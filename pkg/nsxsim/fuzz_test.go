@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 
@@ -80,4 +81,29 @@ func FuzzRequests(f *testing.F) {
 func validMethod(m string) bool {
 	_, err := http.NewRequest(m, "/", nil)
 	return err == nil && m != ""
+}
+
+// No file makes the simulator panic.
+func FuzzFiles(f *testing.F) {
+	if text, err := os.ReadFile("testdata/inventory.yaml"); err == nil {
+		f.Add(text)
+	}
+	f.Add([]byte("- {path: '/**', method: GET, status: 503}"))
+	f.Add([]byte("objects: [{kind: LbPool, members: [null]}, {kind: AdvertisementConfig}]"))
+	f.Add([]byte("objects: [{kind: LbService, virtual_server_ids: [null], attachment: 3}]"))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		sim, err := nsxsim.New(nsxsim.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer sim.Close()
+		if rules, err := nsxsim.ParseRules(text); err == nil {
+			if _, err := sim.Faults().Add(rules...); err != nil {
+				t.Errorf("rules that parse cannot be added: %v", err)
+			}
+		}
+		if inv, err := nsxsim.ParseInventory(text); err == nil {
+			_ = sim.Load(inv) // refused or not: it must come back
+		}
+	})
 }
