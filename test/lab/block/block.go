@@ -91,6 +91,15 @@ func (b *Block) FloatingIP(i int) netip.Addr { return b.addr(100, byte(i)) }
 // FloatingIPs is the prefix of all floating IPs.
 func (b *Block) FloatingIPs() netip.Prefix { return netip.PrefixFrom(b.addr(100, 0), 24) }
 
+// SpareIP is the i-th address, from 1 to MaxFloatingIPs, for floating IPs of further pools.
+func (b *Block) SpareIP(i int) netip.Addr { return b.addr(101, byte(i)) }
+
+// SpareIPs is the prefix of all of those.
+func (b *Block) SpareIPs() netip.Prefix { return netip.PrefixFrom(b.addr(101, 0), 24) }
+
+// Controller is the address that the controller's own port, for health and metrics, is on.
+func (b *Block) Controller() netip.Addr { return b.addr(0, 3) }
+
 // Client is the address of the i-th client from outside the cluster, from 1 to MaxClients.
 func (b *Block) Client(i int) netip.Addr { return b.addr(200, byte(i)) }
 

@@ -104,6 +104,7 @@ func TestAddressesOfABlockAreDistinct(t *testing.T) {
 		owner[a] = who
 	}
 	claim(b.SNAT(), "SNAT")
+	claim(b.Controller(), "controller")
 	for i := 1; i <= block.MaxNodes; i++ {
 		claim(b.Node(i), "node")
 		if !b.Nodes().Contains(b.Node(i)) {
@@ -115,6 +116,7 @@ func TestAddressesOfABlockAreDistinct(t *testing.T) {
 	}
 	for i := 1; i <= block.MaxFloatingIPs; i++ {
 		claim(b.FloatingIP(i), "floating IP")
+		claim(b.SpareIP(i), "spare IP")
 	}
 	for i := 1; i <= block.MaxClients; i++ {
 		claim(b.Client(i), "client")

@@ -1,0 +1,92 @@
+package lab
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/lab/block"
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/lab/echo"
+)
+
+// requestTimeout bounds one request from outside the cluster.
+const requestTimeout = 5 * time.Second
+
+// Ports are those that Services of a lab can be reached on in place of 80 and 443, which not every user may bind.
+type Ports struct{ HTTP, HTTPS uint16 }
+
+// Privileged says whether these are 80 and 443 themselves.
+func (p Ports) Privileged() bool { return p.HTTP == 80 }
+
+// Ports tells which ports can be had on floating IPs.
+func (l *Lab) Ports() (Ports, error) {
+	listener, err := net.ListenTCP("tcp4", net.TCPAddrFromAddrPort(netip.AddrPortFrom(l.Block.FloatingIP(block.MaxFloatingIPs), 80)))
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		return Ports{HTTP: 8080, HTTPS: 8443}, nil
+	case err != nil:
+		return Ports{}, fmt.Errorf("port 80 of a floating IP: %w", err)
+	}
+	return Ports{HTTP: 80, HTTPS: 443}, listener.Close()
+}
+
+// HTTPClient is the i-th client from outside the cluster, from 1 to block.MaxClients. It makes a connection for each
+// request, so that each is balanced, and takes any certificate.
+func (l *Lab) HTTPClient(i int) *http.Client {
+	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(l.Block.Client(i), 0))}
+	return &http.Client{Timeout: requestTimeout, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext:       d.DialContext,
+		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, // pods' certificates are self-signed
+	}}
+}
+
+// HTTPGet asks a URL as the first client and returns what a pod answered.
+func (l *Lab) HTTPGet(ctx context.Context, url string) (echo.Answer, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return echo.Answer{}, err
+	}
+	resp, err := l.HTTPClient(1).Do(req)
+	if err != nil {
+		return echo.Answer{}, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return echo.Answer{}, fmt.Errorf("GET %s: %w", url, err)
+	}
+	if resp.StatusCode != http.StatusOK {
+		return echo.Answer{}, fmt.Errorf("GET %s: %s", url, resp.Status)
+	}
+	return echo.Parse(string(body))
+}
+
+// UDPAsk sends a datagram as the first client and returns what a pod answered.
+func (l *Lab) UDPAsk(ctx context.Context, to netip.AddrPort, data string) (echo.Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	d := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(l.Block.Client(1), 0))}
+	conn, err := d.DialContext(ctx, "udp4", to.String())
+	if err != nil {
+		return echo.Answer{}, err
+	}
+	defer func() { _ = conn.Close() }()
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })()
+	if _, err := conn.Write([]byte(data)); err != nil {
+		return echo.Answer{}, err
+	}
+	buf := make([]byte, 64<<10)
+	n, err := conn.Read(buf)
+	if err != nil {
+		return echo.Answer{}, err
+	}
+	return echo.Parse(string(buf[:n]))
+}
