@@ -122,12 +122,20 @@ func TestSessions(t *testing.T) {
 		t.Errorf("after the time-out, with Basic authentication: %d %s", a.status, a.raw)
 	}
 
-	in = login(t, r, "admin", "secret")
-	cookie, _, _ = strings.Cut(in.header.Get("Set-Cookie"), ";")
-	token = in.header.Get("X-XSRF-TOKEN")
-	r.EndSessions()
-	if a := r.get(session); a.status != 403 {
-		t.Errorf("after the manager's restart: %d, want 403", a.status)
+	for name, end := range map[string]func(){
+		"the manager's restart": r.EndSessions,
+		"log-out":               func() { r.as("").do("POST", "/api/session/destroy", nil, "Cookie", cookie) },
+	} {
+		in = login(t, r, "admin", "secret")
+		cookie, _, _ = strings.Cut(in.header.Get("Set-Cookie"), ";")
+		token = in.header.Get("X-XSRF-TOKEN")
+		if a := r.get(session); a.status != 200 {
+			t.Errorf("before %s: %d", name, a.status)
+		}
+		end()
+		if a := r.get(session); a.status != 403 {
+			t.Errorf("after %s: %d, want 403", name, a.status)
+		}
 	}
 }
 

@@ -132,32 +132,34 @@ func (s *Sim) loadAllocation(a Allocation) error {
 	return nil
 }
 
-// resolveNames puts ids in the place of display names, in references.
+// resolveNames puts ids in the place of display names, in references. What is of
+// the wrong shape is left to the checks.
 func (s *Sim) resolveNames(doc document, fields []field) {
 	for i := range fields {
 		f := &fields[i]
-		if !doc.has(f.name) || len(f.ref) == 0 && len(f.fields) == 0 {
-			continue
-		}
-		switch {
-		case len(f.ref) > 0 && f.shape == listShape:
-			ids := doc.strs(f.name)
+		var (
+			id   string
+			ids  []string
+			one  document
+			many []document
+		)
+		switch isRef := len(f.ref) > 0; {
+		case !isRef && len(f.fields) == 0:
+		case isRef && f.shape == listShape && doc.get(f.name, &ids):
 			for i := range ids {
 				ids[i] = s.idOf(ids[i], f.ref)
 			}
 			doc.set(f.name, ids)
-		case len(f.ref) > 0:
-			doc.set(f.name, s.idOf(doc.str(f.name), f.ref))
-		case f.shape == listShape:
-			list := doc.objects(f.name)
-			for _, o := range list {
+		case isRef && f.shape == stringShape && doc.get(f.name, &id):
+			doc.set(f.name, s.idOf(id, f.ref))
+		case f.shape == listShape && doc.get(f.name, &many):
+			for _, o := range many {
 				s.resolveNames(o, f.fields)
 			}
-			doc.set(f.name, list)
-		default:
-			o := doc.object(f.name)
-			s.resolveNames(o, f.fields)
-			doc.set(f.name, o)
+			doc.set(f.name, many)
+		case f.shape == objectShape && doc.get(f.name, &one):
+			s.resolveNames(one, f.fields)
+			doc.set(f.name, one)
 		}
 	}
 }

@@ -84,6 +84,7 @@ func TestInventoryErrorsNameTheObject(t *testing.T) {
 		"objects: [{kind: LbPool}, {kind: LbPool, active_monitor_ids: [nope]}]": "object 2 (LbPool ): ",
 		"objects: [{kind: AdvertisementConfig, id: nope}]":                      "nope",
 		"allocations: [{pool: nope, address: 10.0.0.1}]":                        "allocation 1 (10.0.0.1 of pool nope)",
+		"objects: [{kind: LbService, virtual_server_ids: [true]}]":              "virtual_server_ids[0] must be a string",
 		"objcts: []": "objcts",
 		"objects: [{kind: LbVirtualServer, ip_address: 10.1.0.1, ports: ['80'], application_profile_id: default-tcp-lb-app-profile, pool_id: twin}, {kind: LbPool, display_name: twin}, {kind: LbPool, display_name: twin}]": "twin",
 	} {

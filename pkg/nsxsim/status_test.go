@@ -137,10 +137,25 @@ func TestStatesByWhereAnObjectIsAttached(t *testing.T) {
 			got := []string{status.String("service_status"),
 				nsxsim.Object(status["virtual_servers"].([]any)[0].(doc)).String("status"),
 				nsxsim.Object(status["pools"].([]any)[0].(doc)).String("status")}
+			for i, path := range []string{"/virtual-servers/status", "/pools/status"} {
+				list := b.do("GET", services+"/"+b.lb+path, nil).results()
+				if len(list) != 1 || list[0].String("status") != got[i+1] {
+					t.Errorf("%s: %v, want %s", path, list, got[i+1])
+				}
+			}
 			if diff := cmp.Diff([]string{c.wantService, c.wantVS, c.wantPool}, got); diff != "" {
 				t.Errorf("service, virtual server, pool (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestStatusSource(t *testing.T) {
+	b := newBench(t, nsxsim.Options{})
+	for source, want := range map[string]int{"": 200, "realtime": 200, "cached": 200, "guessed": 400} {
+		if a := b.do("GET", services+"/"+b.lb+"/status?source="+source, nil); a.status != want {
+			t.Errorf("source=%s: %d, want %d", source, a.status, want)
+		}
 	}
 }
 
