@@ -52,10 +52,7 @@ func (c *client) do(ctx context.Context, method, path string, query url.Values, 
 // read takes the body of a successful answer; any other becomes an error.
 func read(req *http.Request, resp *http.Response, err error) ([]byte, error) {
 	if err := transport.Check(resp, err); err != nil {
-		if api := (*nsx.APIError)(nil); errors.As(err, &api) {
-			return nil, err // says itself which call it was
-		}
-		return nil, fmt.Errorf("%s %s: %w", req.Method, req.URL.Path, err)
+		return nil, err // says itself which call it was
 	}
 	defer resp.Body.Close()
 	b, err := io.ReadAll(resp.Body)
