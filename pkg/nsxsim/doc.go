@@ -5,8 +5,10 @@
 // takes, refuses and changes them: validation, defaults, references in both
 // directions, revisions, uniqueness, capacity, owners, IP pools with their release
 // delay, paging, sessions and limits. Fields that it knows nothing of are kept. It
-// fails on demand (Faults) and tells what it was asked (Journal). It never calls
-// out, and listens only where it is told to.
+// fails on demand (Faults), tells what it was asked (Journal), and is filled from
+// files (Inventory). It knows no socket but the one it is told to listen on: the
+// traffic of virtual servers is package dataplane's, which Options.DataPlane joins
+// to it.
 //
 // A test starts one and asks it what came of the requests:
 //

@@ -57,8 +57,9 @@ type Options struct {
 
 	// DataPlane, when set, makes virtual servers on enabled, attached load
 	// balancer services really listen on their addresses, check their members and
-	// forward, if the tier-1 router advertises the addresses. New members are UP before their first check unless
-	// Quirks.UncheckedMembersDown. Close the simulator to free the addresses.
+	// forward, if the tier-1 router advertises the addresses. New members are UP
+	// before their first check unless Quirks.UncheckedMembersDown. Close the
+	// simulator to free the addresses.
 	DataPlane *dataplane.Options
 
 	// Admin serves /_nsxsim/, by which faults, the journal and the state of the
