@@ -162,14 +162,16 @@ func (c *Cloud) clusterUID(client kubernetes.Interface) (string, error) {
 	return uid, err
 }
 
-// Shutdown ends the Cloud in order: no further write to NSX goes out, those that are out get their answers as long as ctx
-// lasts, then everything that Initialize started ends.
+// Shutdown ends the Cloud in order: what is being done for Services comes to its end, then no further write to NSX goes
+// out and those that are out get their answers, then everything that Initialize started ends. What ctx leaves no time for
+// is cut off, which the next leader takes up: see pkg/nsx/manager.
 func (c *Cloud) Shutdown(ctx context.Context) error {
-	var err error
+	var errs []error
 	if r := c.running.Load(); r != nil {
+		errs = append(errs, r.engine.Stop(ctx))
 		r.transport.CloseWrites()
-		if err = r.transport.Drain(ctx); err != nil {
-			err = fmt.Errorf("waiting for the last writes to NSX: %w", err)
+		if err := r.transport.Drain(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("waiting for the last writes to NSX: %w", err))
 		}
 	}
 	c.cancel()
@@ -179,7 +181,7 @@ func (c *Cloud) Shutdown(ctx context.Context) error {
 			klog.FromContext(c.ctx).V(2).Info("Logging out of vCenter failed", "err", closeErr)
 		}
 	}
-	return err
+	return errors.Join(errs...)
 }
 
 // ProviderName implements cloudprovider.Interface.

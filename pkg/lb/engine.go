@@ -33,7 +33,12 @@ type Engine struct {
 	// wake has an item when there is a new list of nodes, untidy when something may have gone out of use in NSX.
 	wake, untidy chan struct{}
 
+	// running counts what is being done for Services.
+	running sync.WaitGroup
+
 	mu sync.Mutex
+	// stopping says that nothing more is begun.
+	stopping bool
 	// listed are the Nodes as last given; known tells that they are, decided that NSX has been told.
 	listed         []*corev1.Node
 	known, decided bool
@@ -74,15 +79,52 @@ func (e *Engine) begin(ctx context.Context, o nsx.Owner) (end func(), err error)
 	if err := e.Ready(); err != nil {
 		return nil, e.retryIn(err, notLoadedRetry, notLoadedSpread)
 	}
-	end, err = e.locks.lock(ctx, o.UID)
+	if !e.enter() {
+		return nil, fmt.Errorf("%s: %w", o, nsx.ErrStopping)
+	}
+	unlock, err := e.locks.lock(ctx, o.UID)
 	if err != nil {
+		e.running.Done()
 		return nil, fmt.Errorf("waiting for what is being done for %s: %w", o, err)
+	}
+	end = func() {
+		unlock()
+		e.running.Done()
 	}
 	if err := e.o.Backend.Settle(ctx, o); err != nil {
 		end()
 		return nil, err
 	}
 	return end, nil
+}
+
+// enter counts one more thing being done for a Service, unless the Engine is stopping.
+func (e *Engine) enter() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.stopping {
+		e.running.Add(1)
+	}
+	return !e.stopping
+}
+
+// Stop lets what is being done for Services come to its end, and begins nothing more: Ensure, Get, Delete and Plan fail with
+// nsx.ErrStopping from now on. It returns when nothing is left in progress, or when ctx ends.
+func (e *Engine) Stop(ctx context.Context) error {
+	e.mu.Lock()
+	e.stopping = true
+	e.mu.Unlock()
+	ended := make(chan struct{})
+	go func() { // ends as soon as the last one does, whose calls are bounded by the transport
+		defer close(ended)
+		e.running.Wait()
+	}()
+	select {
+	case <-ended:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for what is being done for Services: %w", ctx.Err())
+	}
 }
 
 // Ensure makes the Service's load balancer what it should be and returns its status. When that can't be done, what is live
