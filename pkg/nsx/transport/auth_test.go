@@ -179,7 +179,9 @@ func TestSessionEndsForManyCallsAtOnce(t *testing.T) {
 		k := &keeper{password: "x", configured: "x"}
 		tr, _ := newTransport(t, Options{Authentication: Session, Credentials: k.read}, func(n int, req *http.Request) (*http.Response, error) {
 			resp, err := k.answer(n, req)
-			time.Sleep(time.Duration(n) * time.Millisecond)
+			if req.URL.Path == aPool {
+				time.Sleep(time.Duration(n) * time.Millisecond)
+			}
 			return resp, err
 		})
 		_, _ = do(t.Context(), tr, "GET", aPool, "")
@@ -421,6 +423,38 @@ func TestLogInFails(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestLogInFailsForGood shows that what an answer means for the log-in, it does not mean for the call: nothing was done,
+// and nothing is known of the object.
+func TestLogInFailsForGood(t *testing.T) {
+	for name, tt := range map[string]struct {
+		logIn answerFunc
+		want  string
+	}{
+		"no connection":    {dialFails, "4 unavailable"},
+		"lost":             {answerLost, "4 unavailable"},
+		"503":              {status(503, ""), "4 unavailable"},
+		"500":              {status(500, ""), "4 unavailable"},
+		"404":              {status(404, ""), "4 unavailable"},
+		"400":              {nsxError(400, 1), "4 unavailable"},
+		"redirect":         {status(302, "", "Location", "/login"), "4 unavailable"},
+		"throttled":        {nsxError(429, 102), "4 throttled"},
+		"refused":          {nsxError(403, 403), "1 unauthorized"},
+		"refused, no code": {status(403, "<html>"), "1 unauthorized"},
+	} {
+		for _, method := range []string{"DELETE", "POST"} {
+			t.Run(name+"/"+method, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					tr, network := newTransport(t, Options{Authentication: Session}, always(tt.logIn))
+					_, err := do(t.Context(), tr, method, aPool, "")
+					if got := fmt.Sprintf("%d %s", len(network.all()), kinds(err)); got != tt.want {
+						t.Errorf("got %q, want %q: %v", got, tt.want, err)
+					}
+				})
+			})
+		}
 	}
 }
 

@@ -107,7 +107,8 @@ type suspendable struct {
 	clock.RealClock
 	mu              sync.Mutex
 	wall, monotonic time.Duration // by which they have leapt
-	at              time.Time     // of the last leap
+	// readings are the times that were read, with what the monotonic clock was ahead of the wall clock by.
+	readings map[time.Time]time.Duration
 }
 
 func (c *suspendable) leap(monotonic, wall time.Duration) {
@@ -115,23 +116,24 @@ func (c *suspendable) leap(monotonic, wall time.Duration) {
 	defer c.mu.Unlock()
 	c.monotonic += monotonic
 	c.wall += wall
-	c.at = time.Now().Add(c.wall)
 }
 
 func (c *suspendable) Now() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return time.Now().Add(c.wall)
+	now := time.Now().Round(0).Add(c.wall)
+	if c.readings == nil {
+		c.readings = map[time.Time]time.Duration{}
+	}
+	c.readings[now] = c.monotonic - c.wall
+	return now
 }
 
 func (c *suspendable) Since(t time.Time) time.Duration {
-	since := c.Now().Sub(t)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if t.Before(c.at) || c.wall < 0 { // then t was read before the leap
-		since += c.monotonic - c.wall
-	}
-	return since
+	ahead := c.monotonic - c.wall - c.readings[t]
+	return time.Now().Round(0).Add(c.wall).Sub(t) + ahead
 }
 
 func TestStall(t *testing.T) {

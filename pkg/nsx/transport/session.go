@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -67,13 +68,15 @@ func (ss *sessions) logIn(ctx context.Context, m *manager) (*session, *attempt) 
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	a := ss.send(ctx, m, req)
 	switch {
-	case a.fate == refused:
+	case errors.Is(a.err, nsx.ErrUnauthorized):
 		at := ss.guard.refused(c)
 		return nil, &attempt{fate: barred, err: &nsx.RetryAt{At: at, Err: fmt.Errorf("cannot log in as %q: %w", c.Username, a.err)}}
 	case a.fate == throttled:
 		return nil, &a
+	case a.resp != nil && a.err != nil:
+		// What the answer means, a missing object or an unknown outcome, it means for the log-in. The call did not go out.
+		return nil, &attempt{fate: unsent, err: fmt.Errorf("cannot log in: %v", a.err)}
 	case a.err != nil:
-		// Whatever became of the log-in, the call itself did not go out.
 		return nil, &attempt{fate: unsent, err: fmt.Errorf("cannot log in: %w", a.err)}
 	}
 	s := &session{token: a.resp.Header.Get("X-XSRF-TOKEN")}
