@@ -11,6 +11,9 @@ import (
 	"syscall"
 )
 
+// ErrControllerEnded says that the controller's process has ended without being told to. StartController starts it anew.
+var ErrControllerEnded = errors.New("the controller ended by itself")
+
 // controller is the controller's process, which comes and goes.
 type controller struct {
 	mu      sync.Mutex
@@ -39,7 +42,7 @@ func (c *controller) unexpected() error {
 	}
 	select {
 	case <-p.done:
-		return fmt.Errorf("the controller ended by itself: %w", errors.Join(p.err, errors.New(p.cmd.ProcessState.String())))
+		return fmt.Errorf("%w: %v", ErrControllerEnded, p.cmd.ProcessState)
 	default:
 		return nil
 	}

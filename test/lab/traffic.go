@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"time"
 
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/lab/block"
@@ -89,4 +91,14 @@ func (l *Lab) UDPAsk(ctx context.Context, to netip.AddrPort, data string) (echo.
 		return echo.Answer{}, err
 	}
 	return echo.Parse(string(buf[:n]))
+}
+
+// Program is the path of a program that users type: kubectl is the lab's own, if it was built, else the machine's.
+func (l *Lab) Program(name string) (string, error) {
+	if own := filepath.Join(l.options.BinDir, name); name == "kubectl" {
+		if _, err := os.Stat(own); err == nil {
+			return own, nil
+		}
+	}
+	return exec.LookPath(name)
 }
