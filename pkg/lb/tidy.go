@@ -23,7 +23,7 @@ func (e *Engine) keepTidy(ctx context.Context) {
 	for {
 		var again time.Time
 		if err := e.o.Backend.Tidy(ctx); err != nil {
-			again = b.retry(err, time.Time{})
+			again = b.retry(err)
 			klog.FromContext(ctx).Error(err, "Deleting what no Service uses any more failed", "retryAt", again)
 		} else {
 			b.reset()
