@@ -27,13 +27,14 @@ type world struct {
 	pool  string // IP pool of 10.0.0.1 to 10.0.0.4
 	lb    string // load-balancer service "lb"
 
-	exclusive bool
+	exclusive  bool
+	lbServices []string
 	*manager.Backend
 }
 
 func newWorld(t *testing.T, o nsxsim.Options) *world {
 	t.Helper()
-	w := &world{t: t, clock: clocktesting.NewFakeClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)), exclusive: true}
+	w := &world{t: t, clock: clocktesting.NewFakeClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)), exclusive: true, lbServices: []string{"lb"}}
 	o.Clock, o.NewID = w.clock, nsxsim.SequentialIDs()
 	w.sim = nsxsim.StartPlain(t, o)
 	w.pool = nsxsim.Must(w.sim.AddIPPool("floating", "10.0.0.0/24", "10.0.0.1-10.0.0.4")).ID()
@@ -66,7 +67,7 @@ func (w *world) backend(cluster string) *manager.Backend {
 	return manager.New(manager.Options{
 		Transport: tr, ClusterName: "test", ClusterUID: cluster, Clock: w.clock,
 		IPPools:    []manager.IPPool{{Name: "floating", ID: "floating", Exclusive: w.exclusive}},
-		LBServices: []string{"lb"},
+		LBServices: w.lbServices,
 	})
 }
 
