@@ -29,7 +29,9 @@ func (inv *Inventory) room(key string) LBServiceRoom {
 		if r.Capacity > 0 {
 			free = r.Capacity - len(r.VirtualServers) - inv.promisedIn(r.ID, r.ID)
 			for _, k := range r.Keys {
-				free -= inv.promisedIn(k, r.ID)
+				if k != r.ID { // promised when the service was yet to be made
+					free -= inv.promisedIn(k, r.ID)
+				}
 			}
 		}
 		return LBServiceRoom{Key: key, ID: r.ID, Free: max(0, free)}
