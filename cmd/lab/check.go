@@ -66,6 +66,8 @@ func check(ctx context.Context, out io.Writer, o lab.Options, chosen []scenarios
 	}
 	say(out, "\n%d of %d scenarios went well, in %.1f s", len(chosen)-failed, len(chosen), time.Since(began).Seconds())
 	if failed > 0 {
+		l.KeepFiles()
+		say(out, "The logs are left in %s until the next lab starts", l.Dir)
 		return fmt.Errorf("%d scenarios failed", failed)
 	}
 	return nil

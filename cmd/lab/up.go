@@ -163,7 +163,7 @@ func reachable(ctx context.Context, l *lab.Lab, name string) (url string, err er
 		return last == nil, nil
 	})
 	if err != nil {
-		return "", fmt.Errorf("Service %s: %w", name, errors.Join(err, last))
+		return "", fmt.Errorf("waiting for Service %s: %w", name, errors.Join(err, last))
 	}
 	return url, nil
 }

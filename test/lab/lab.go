@@ -47,9 +47,12 @@ type Lab struct {
 	// CloudConfig is what the controller was given.
 	CloudConfig *config.CloudConfig
 
-	options      Options
-	controlPlane *controlplane.ControlPlane
-	controller   controller
+	options         Options
+	controlPlane    *controlplane.ControlPlane
+	endControlPlane context.CancelFunc
+	controller      controller
+	closing         sync.Once
+	closed          error // how Close went
 
 	reporting sync.Mutex
 	parts     []Part
@@ -146,7 +149,11 @@ func (l *Lab) Memory() int64 {
 }
 
 func (l *Lab) startControlPlane(ctx context.Context) (pid int, err error) {
-	l.controlPlane, err = controlplane.Start(context.WithoutCancel(ctx), controlplane.Options{
+	// The context ends the start, but not what has been started.
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	l.endControlPlane = end
+	defer context.AfterFunc(ctx, end)()
+	l.controlPlane, err = controlplane.Start(life, controlplane.Options{
 		Binary:                filepath.Join(l.options.BinDir, kubeProgram),
 		Dir:                   filepath.Join(l.Dir, "control-plane"),
 		ServiceClusterIPRange: l.Block.ClusterIPs().String(),
@@ -178,18 +185,27 @@ func (l *Lab) Err() error {
 	}
 }
 
+// KeepFiles has Close leave the lab's directory, with the logs, in place. The next lab removes it.
+func (l *Lab) KeepFiles() { l.options.KeepFiles = true }
+
 // Close ends everything, in order, and returns when nothing of the lab is left. The context bounds how long the
-// controller may take to end by itself.
+// controller may take to end by itself. Further calls do nothing and return the same.
 func (l *Lab) Close(ctx context.Context) error {
+	l.closing.Do(func() { l.closed = l.close(ctx) })
+	return l.closed
+}
+
+func (l *Lab) close(ctx context.Context) error {
 	var errs []error
-	if l.controller.pid() != 0 {
-		errs = append(errs, l.StopController(ctx))
-	}
+	errs = append(errs, l.StopController(ctx))
 	if l.Agent != nil {
 		l.Agent.Close()
 	}
 	if l.controlPlane != nil {
 		errs = append(errs, l.controlPlane.Stop())
+	}
+	if l.endControlPlane != nil {
+		l.endControlPlane()
 	}
 	if l.NSX != nil {
 		errs = append(errs, l.NSX.Close())

@@ -24,17 +24,31 @@ func TestTwoLabsNeverMeet(t *testing.T) {
 	if a.Prefix().Overlaps(b.Prefix()) {
 		t.Fatalf("both labs got %s", a)
 	}
-	if _, err := block.TakeNumber(b.Number()); !errors.Is(err, block.ErrTaken) {
+	_ = b.Release()
+}
+
+// The last blocks are for tests: labs take the first ones.
+func TestBlockIsTakenOnceAtATime(t *testing.T) {
+	b, err := block.TakeNumber(block.Last)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := block.TakeNumber(block.Last); !errors.Is(err, block.ErrTaken) {
 		t.Fatalf("taking a taken block: %v, want ErrTaken", err)
 	}
 	if err := b.Release(); err != nil {
 		t.Fatal(err)
 	}
-	again, err := block.TakeNumber(b.Number())
+	again, err := block.TakeNumber(block.Last)
 	if err != nil {
 		t.Fatalf("a released block cannot be taken: %v", err)
 	}
 	_ = again.Release()
+	for _, n := range []int{block.First - 1, block.Last + 1} {
+		if _, err := block.TakeNumber(n); err == nil {
+			t.Errorf("block %d was taken", n)
+		}
+	}
 }
 
 // holder takes a block, prints its number and waits to be killed, when this test binary runs as a child.
@@ -42,7 +56,7 @@ const holderEnv = "BLOCK_TEST_HOLD"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(holderEnv) != "" {
-		b, err := block.Take()
+		b, err := block.TakeNumber(block.Last - 2)
 		if err != nil {
 			panic(err)
 		}
