@@ -194,7 +194,9 @@ func (c *Cloud) HasClusterID() bool { return true }
 func (c *Cloud) LoadBalancer() (cloudprovider.LoadBalancer, bool) { return loadBalancer{c}, true }
 
 // InstancesV2 implements cloudprovider.Interface. Without vCenters in the config there are none.
-func (c *Cloud) InstancesV2() (cloudprovider.InstancesV2, bool) { return c.instances, c.instances != nil }
+func (c *Cloud) InstancesV2() (cloudprovider.InstancesV2, bool) {
+	return c.instances, c.instances != nil
+}
 
 // Instances implements cloudprovider.Interface: InstancesV2 is what serves.
 func (c *Cloud) Instances() (cloudprovider.Instances, bool) { return nil, false }
