@@ -1,6 +1,7 @@
 package lb
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -17,8 +18,8 @@ import (
 // that the user asks for moves it, and then the new one is published before the old one is withdrawn. All virtual servers
 // of a family are on one address. At no moment have two of them the same address, protocol and port.
 //
-// When something can't be done, the plan holds what can, without removing what is in use, and the error says what can't
-// and why:
+// When something can't be done, the plan holds what can, without moving or removing what is in use, and the error says
+// what can't and why:
 //   - ErrBadService: the Service must be changed. The plan is empty.
 //   - nsx.ErrExhausted: no address is free, or (errNoRoom) a load-balancer service is full.
 //   - nsx.ErrAlreadyAllocated: the address asked for is not free.
@@ -26,6 +27,26 @@ import (
 //
 // A Service that has nothing in use yet gets all or nothing, so that none holds an address while it waits for another.
 func Diff(want Frontend, have nsx.Observed, inv *nsx.Inventory, cluster string) (Plan, error) {
+	plan, err := diff(want, have, inv, cluster, false)
+	if err == nil || errors.Is(err, ErrBadService) {
+		return plan, err
+	}
+	// Not everything can be had. What carries traffic stays where it is then, so that the status goes on to show what is
+	// there, and gets what else is wanted.
+	var failed several
+	failed.add(err)
+	want.Asked = slices.DeleteFunc(slices.Clone(want.Asked), func(asked netip.Addr) bool {
+		return slices.ContainsFunc(have.VirtualServers, func(v nsx.ObservedVirtualServer) bool {
+			return v.Attached() && v.Family() == nsx.FamilyOf(asked)
+		})
+	})
+	plan, err = diff(want, have, inv, cluster, true)
+	failed.add(err)
+	return plan, failed.error()
+}
+
+// diff is Diff, but for what becomes of a plan that can't have all. waiting says that something can't be had.
+func diff(want Frontend, have nsx.Observed, inv *nsx.Inventory, cluster string, waiting bool) (Plan, error) {
 	inv.Unreserve(want.Owner)
 	d := &differ{
 		want:    want,
@@ -56,10 +77,11 @@ func Diff(want Frontend, have nsx.Observed, inv *nsx.Inventory, cluster string) 
 	}
 	err := failed.error()
 	switch {
-	case err != nil && !slices.ContainsFunc(have.VirtualServers, d.inUse):
-		d.abandon()
-	case err != nil:
+	case err == nil && !waiting:
+	case slices.ContainsFunc(have.VirtualServers, d.inUse):
 		d.keepOld()
+	default:
+		d.abandon()
 	}
 	return d.plan(), err
 }
@@ -176,11 +198,11 @@ func (d *differ) spare(present []nsx.ObservedVirtualServer) {
 	}
 }
 
-// keepOld keeps the addresses that are to be replaced or given up until nothing is in the way of the rest: only then the
-// Service's status will show the new ones.
+// keepOld keeps the addresses that are to be given up until nothing is in the way of the rest, and records of allocations
+// that may be somebody else's.
 func (d *differ) keepOld() {
 	for _, v := range d.have.VirtualServers {
-		if d.inUse(v) && v.Address != d.homes[v.Family()] {
+		if v.Claim == nsx.Doubtful || (d.inUse(v) && v.Address != d.homes[v.Family()]) {
 			d.stays[v.ID] = true
 		}
 	}

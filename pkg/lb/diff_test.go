@@ -344,6 +344,44 @@ func TestDiffInAnyWorld(t *testing.T) {
 	})
 }
 
+// A virtual server that somebody gave more ports than are ours to give: those too many move to another, which makes way
+// for them first.
+func TestPortsThatMove(t *testing.T) {
+	n := newFakeNSX(t)
+	n.setPools(ipPool("floating", false, "10.0.0.1-10.0.0.1"))
+	n.addLBService("lb-1", 0)
+	svc := testService("web")
+	svc.Spec.Ports = nil
+	for port := range int32(16) {
+		svc.Spec.Ports = append(svc.Spec.Ports, corev1.ServicePort{Port: port + 1, NodePort: port + 30001})
+	}
+	want, err := Desired(svc, testClass())
+	if err != nil {
+		t.Fatal(err)
+	}
+	settle := func() Plan {
+		plan, err := Diff(want, n.inv.Observe(want.Owner), n.inv, testCluster)
+		if err != nil || n.apply(plan, new(strings.Builder)) != nil {
+			t.Fatal(plan, err)
+		}
+		return plan
+	}
+	settle()
+	first, _ := n.inv.VirtualServer("vs-01")
+	second, _ := n.inv.VirtualServer("vs-02")
+	all := slices.Concat(first.VirtualServer.Ports, second.VirtualServer.Ports)
+	first.VirtualServer.Ports, second.VirtualServer.Ports = all[:1], all[1:]
+	n.inv.PutVirtualServer(first)
+	n.inv.PutVirtualServer(second)
+	plan := settle() // fakeNSX checks that no port is there twice at any moment
+	if u, ok := plan.Intents[0].(nsx.Update); !ok || len(u.VirtualServers) != 2 || u.VirtualServers[0].ID != "vs-02" {
+		t.Errorf("plan: %v", plan)
+	}
+	if plan := settle(); len(plan.Intents) > 0 {
+		t.Errorf("left: %v", plan)
+	}
+}
+
 // The same input gives the same plan.
 func TestDiffIsDeterministic(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

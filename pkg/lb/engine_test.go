@@ -372,6 +372,25 @@ type slowSettle struct {
 
 func (s *slowSettle) Settle(context.Context, nsx.Owner) error { return s.enter() }
 
+// What was chosen for a Service and not used is there for others.
+func TestAddressOfAFailedEnsureIsFree(t *testing.T) {
+	running(t, func(t *testing.T, b *bench) {
+		b.nsx.setPools(ipPool("floating", false, "10.0.0.1-10.0.0.1"))
+		b.nsx.addLBService("lb-1", 1)
+		b.onCall(func(call, _ string) error {
+			if call == "create" {
+				return errFault
+			}
+			return nil
+		})
+		if _, err := b.ensure(testService("unlucky")); !errors.Is(err, errFault) {
+			t.Errorf("Ensure: %v", err)
+		}
+		b.onCall(nil)
+		b.mustEnsure(t, testService("next"))
+	})
+}
+
 func TestAddressThatTurnsOutTaken(t *testing.T) {
 	running(t, func(t *testing.T, b *bench) {
 		svc := testService("web")

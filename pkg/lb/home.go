@@ -18,25 +18,15 @@ type home struct {
 }
 
 // home decides the address of a family: the one asked for, else the one that the Service has already, else one from the
-// class's pools. When the one asked for can't be had, it is the one that carries traffic, if any, besides the error.
+// class's pools.
 func (d *differ) home(f nsx.Family, present []nsx.ObservedVirtualServer) (home, error) {
 	if a := d.want.AskedOf(f); a.IsValid() {
-		h, err := d.askedHome(f, a, present)
-		if err != nil {
-			h, _ = d.best(present, nsx.ObservedVirtualServer.Attached)
-		}
-		return h, err
+		return d.askedHome(f, a, present)
 	}
-	if h, ok := d.best(present, d.usable); ok {
-		return h, nil
+	if v, ok := preferred(present, d.want.Published, d.usable); ok {
+		return home{v.Address, v.IPPool}, nil
 	}
 	return d.reserve(f, netip.Addr{})
-}
-
-// best is the home of the preferred virtual server among those that fit.
-func (d *differ) best(present []nsx.ObservedVirtualServer, fit func(nsx.ObservedVirtualServer) bool) (home, bool) {
-	v, ok := preferred(present, d.want.Published, fit)
-	return home{v.Address, v.IPPool}, ok
 }
 
 // preferred is the virtual server whose address counts, of those that fit. Several of one family on different addresses,

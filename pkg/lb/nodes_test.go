@@ -203,6 +203,11 @@ func TestNodeSet(t *testing.T) {
 			{61, "a excluded, b excluded, c excluded", "c"},
 			{62, "a excluded, b excluded, c excluded", "c"},
 		}},
+		{"the last one left is excluded, and has drained", []step{
+			{0, "a, b", "a b"},
+			{1, "a excluded, b", "a=draining b until 30s"},
+			{31, "a excluded", "a !TooFewNodes"},
+		}},
 		{"addresses are followed; one that is gone is remembered", []step{
 			{0, "a, b", "a b"},
 			{1, "a ip=10.0.9.1, b", "a@10.0.9.1 b"},
