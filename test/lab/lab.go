@@ -29,6 +29,9 @@ import (
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/vcsim"
 )
 
+// abandonWithin is how long the controller may take to end when the start has failed.
+const abandonWithin = 15 * time.Second
+
 // Lab is a running cluster.
 type Lab struct {
 	// Block has the lab's addresses.
@@ -74,7 +77,10 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 		if text := tail(l.ControllerLog()); text != "" {
 			err = fmt.Errorf("%w\nthe end of the controller's log:\n%s", err, text)
 		}
-		return nil, errors.Join(err, l.Close(context.WithoutCancel(ctx)))
+		// Also when the context has ended.
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), abandonWithin)
+		defer cancel()
+		return nil, errors.Join(err, l.Close(closing))
 	}
 	return l, nil
 }

@@ -67,6 +67,10 @@ func (o Options) withDefaults() (Options, error) {
 		}
 		o.BinDir = dir
 	}
+	var err error
+	if o.BinDir, err = filepath.Abs(o.BinDir); err != nil { // programs run in other directories, too
+		return o, err
+	}
 	for _, name := range []string{kubeProgram, controllerProgram} {
 		if _, err := os.Stat(filepath.Join(o.BinDir, name)); err != nil {
 			return o, fmt.Errorf("%s is not built, run \"make build bin/kube\": %w", name, err)
