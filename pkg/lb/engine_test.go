@@ -477,6 +477,50 @@ func TestExhaustedThenFreed(t *testing.T) {
 	})
 }
 
+// A refresh that its asker breaks off says nothing: the next one who asks gets his own.
+func TestRefreshBrokenOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reads := 0
+		r := newRefresher(clock.RealClock{}, func(ctx context.Context) error {
+			reads++
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(time.Second):
+				return nil
+			}
+		})
+		short, cancel := context.WithTimeout(context.Background(), time.Second/2)
+		defer cancel()
+		var all sync.WaitGroup
+		all.Go(func() {
+			if fresh, err := r.after(short, time.Now()); fresh || !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("broken off: %v, %v", fresh, err)
+			}
+		})
+		synctest.Wait()
+		for range 3 {
+			all.Go(func() {
+				if fresh, err := r.after(context.Background(), time.Now()); !fresh || err != nil {
+					t.Errorf("others: %v, %v", fresh, err)
+				}
+			})
+		}
+		all.Go(func() {
+			if fresh, err := r.after(short, time.Now()); fresh || !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("waiting, and broken off: %v, %v", fresh, err)
+			}
+		})
+		all.Wait()
+		if reads != 2 {
+			t.Errorf("%d reads", reads)
+		}
+		if fresh, err := r.after(context.Background(), time.Now().Add(time.Millisecond)); fresh || err != nil || reads != 2 {
+			t.Errorf("too soon: %v, %v, %d reads", fresh, err, reads)
+		}
+	})
+}
+
 // An address that the user asks for and that is not free keeps nothing from the rest.
 func TestAskedAddressTaken(t *testing.T) {
 	running(t, func(t *testing.T, b *bench) {
@@ -705,6 +749,9 @@ func TestNoticesBecomeEvents(t *testing.T) {
 	running(t, func(t *testing.T, b *bench) {
 		svc := testService("web")
 		svc.Annotations = map[string]string{names.AnnotationPrefix + "klass": "gold"}
+		for i := range 3 { // it is planned again and again, and said once
+			b.nsx.foreign[netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)})] = true
+		}
 		b.mustEnsure(t, svc)
 		got := b.events
 		if len(got) != 1 || got[0].Namespace != "default" || got[0].Name != "web" || got[0].UID != "uid-of-web" ||
