@@ -107,8 +107,10 @@ func (s *Stage) everyNodeAnswers(name string) {
 
 // expose is row 5.
 func expose(s *Stage) {
-	s.kubectl("run", "web", "--image=nginx", "--port=9090", "--labels=app=web")
-	s.kubectl("expose", "pod", "web", "--name=web-svc", "--type=NodePort", "--port=80", "--target-port=9090")
+	// Not a pod: expose would take its labels for the selector, and Kubernetes 1.35 and later label a pod with the zone
+	// of its node.
+	s.kubectl("create", "deployment", "web", "--image=nginx", "--port=9090")
+	s.kubectl("expose", "deployment", "web", "--name=web-svc", "--type=NodePort", "--port=80", "--target-port=9090")
 	s.endpoints("web-svc", 1)
 	s.kubectl("run", "web-2", "--image=nginx", "--port=9090", "--labels=app=web")
 	s.endpoints("web-svc", 2)
