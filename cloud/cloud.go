@@ -23,6 +23,7 @@ import (
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/config"
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/lb"
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/names"
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsx"
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsx/manager"
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsx/transport"
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/vcenter"
@@ -62,6 +63,7 @@ type Cloud struct {
 // running is what there is once the cluster's identity is known.
 type running struct {
 	transport *transport.Transport
+	inventory *nsx.Inventory
 	engine    *lb.Engine
 }
 
@@ -135,7 +137,7 @@ func (c *Cloud) run(client kubernetes.Interface) {
 		Backend: backend, Config: c.o.Config.LoadBalancer, ClusterUID: uid,
 		Clock: clock.RealClock{}, Random: rand.Float64, Record: events.record,
 	})
-	c.running.Store(&running{t, engine})
+	c.running.Store(&running{t, backend.Inventory(), engine})
 	c.nodes.subscribe(engine.NodesChanged)
 	logger.Info("Load balancing on NSX", "cluster", c.o.Config.Cluster.Name, "clusterUID", uid, "managers", c.o.Config.NSX.Managers)
 	if err := engine.Run(c.ctx); err != nil && !errors.Is(err, context.Canceled) {

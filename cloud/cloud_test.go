@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go4.org/netipx"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
@@ -17,6 +18,8 @@ import (
 	"k8s.io/client-go/kubernetes/fake"
 	restclient "k8s.io/client-go/rest"
 	"k8s.io/cloud-provider/api"
+	"k8s.io/component-base/metrics"
+	"k8s.io/component-base/metrics/testutil"
 
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/config"
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/lb"
@@ -123,7 +126,7 @@ func (b builder) ClientOrDie(string) kubernetes.Interface     { return b.client 
 func TestServiceLife(t *testing.T) {
 	sim := nsxsim.StartPlain(t, nsxsim.Options{})
 	pool := nsxsim.Must(sim.AddIPPool("floating", "10.0.0.0/24", "10.0.0.1-10.0.0.9"))
-	nsxsim.Must(sim.AddLBService("lb", "SMALL", nsxsim.Must(sim.AddTier1("t1")).ID()))
+	lbService := nsxsim.Must(sim.AddLBService("lb", "SMALL", nsxsim.Must(sim.AddTier1("t1")).ID()))
 	t.Setenv("TEST_USER", nsxsim.DefaultUsername)
 	t.Setenv("TEST_PASSWORD", nsxsim.DefaultPassword)
 	cfg, err := config.Parse("test", []byte(strings.ReplaceAll(`
@@ -185,6 +188,11 @@ loadBalancer:
 			t.Errorf("node pool is %v", p)
 		}
 	}
+	scrape := metrics.NewKubeRegistry()
+	scrape.CustomMustRegister(c.Collector())
+	if err := testutil.GatherAndCompare(scrape, strings.NewReader(strings.ReplaceAll(wantMetrics, "LB", lbService.ID()))); err != nil {
+		t.Error(err)
+	}
 	if err := balancer.EnsureLoadBalancerDeleted(t.Context(), "", svc); err != nil {
 		t.Fatal(err)
 	}
@@ -201,6 +209,35 @@ loadBalancer:
 	sim.Journal().Reset()
 	if _, err := balancer.EnsureLoadBalancer(t.Context(), "", svc, nil); err == nil || len(sim.Journal().Writes()) > 0 {
 		t.Fatalf("after Shutdown a write got %v, and NSX %v", err, sim.Journal().Writes())
+	}
+}
+
+const wantMetrics = `
+# HELP nsxt_ip_pool_addresses [ALPHA] Addresses in the allocation ranges of an IP pool of the cloud config.
+# TYPE nsxt_ip_pool_addresses gauge
+nsxt_ip_pool_addresses{pool="floating"} 9
+# HELP nsxt_ip_pool_allocated_addresses [ALPHA] Addresses of an IP pool that are allocated, by whomever.
+# TYPE nsxt_ip_pool_allocated_addresses gauge
+nsxt_ip_pool_allocated_addresses{pool="floating"} 1
+# HELP nsxt_lb_service_capacity_virtual_servers [ALPHA] Virtual servers that a load-balancer service takes; absent when NSX does not tell.
+# TYPE nsxt_lb_service_capacity_virtual_servers gauge
+nsxt_lb_service_capacity_virtual_servers{lb_service="LB"} 20
+# HELP nsxt_lb_service_virtual_servers [ALPHA] Virtual servers attached to a load-balancer service, anybody's.
+# TYPE nsxt_lb_service_virtual_servers gauge
+nsxt_lb_service_virtual_servers{lb_service="LB"} 1
+# HELP nsxt_services [ALPHA] Services that have anything in NSX.
+# TYPE nsxt_services gauge
+nsxt_services 1
+`
+
+func TestSizeOfRanges(t *testing.T) {
+	for text, want := range map[string]int{
+		"10.0.0.1-10.0.0.1": 1, "10.0.0.250-10.0.1.5": 12, "10.0.0.0-10.255.255.255": 1 << 24, "2001:db8::-2001:db8::ffff": 1 << 16,
+		"2001:db8::-2001:db8::ffff:ffff:ffff:ffff": nsx.Unlimited,
+	} {
+		if got := size([]netipx.IPRange{netipx.MustParseIPRange(text)}); got != want {
+			t.Errorf("%s has %d addresses, want %d", text, got, want)
+		}
 	}
 }
 

@@ -106,7 +106,12 @@ func newCloud(c *appconfig.CompletedConfig) (*cloud.Cloud, error) {
 	if election := c.ComponentConfig.Generic.LeaderElection; election.LeaderElect {
 		o.RenewDeadline = election.RenewDeadline.Duration
 	}
-	return cloud.New(o)
+	provider, err := cloud.New(o)
+	if err != nil {
+		return nil, err
+	}
+	legacyregistry.CustomMustRegister(provider.Collector())
+	return provider, nil
 }
 
 // stopOnSignal ends the Cloud in order on the first SIGTERM or SIGINT, and then the framework; a second signal ends the
