@@ -1,7 +1,6 @@
 package lb
 
 import (
-	"fmt"
 	"slices"
 	"strings"
 
@@ -16,7 +15,6 @@ import (
 func ClassOf(svc *corev1.Service, lb config.LoadBalancer) (config.Class, error) {
 	var bad faults
 	name := lb.DefaultClass
-	remedy := fmt.Sprintf("name another in the annotation %s", names.AnnotationClass)
 	if c := svc.Spec.LoadBalancerClass; c != nil {
 		ours := false
 		if name, ours = strings.CutPrefix(*c, names.LoadBalancerClassPrefix); !ours {
@@ -34,7 +32,8 @@ func ClassOf(svc *corev1.Service, lb config.LoadBalancer) (config.Class, error) 
 			known = append(known, c.Name)
 		}
 		slices.Sort(known)
-		bad.add("there is no load-balancer class %q: %s (there are: %s)", name, remedy, orNone(strings.Join(known, ", ")))
+		bad.add("there is no load-balancer class %q: name another in the annotation %s (there are: %s)",
+			name, names.AnnotationClass, orNone(strings.Join(known, ", ")))
 		return config.Class{}, bad.error()
 	}
 	return lb.Classes[i], nil

@@ -163,29 +163,29 @@ func (d *differ) published(a netip.Addr) bool { return slices.Contains(d.want.Pu
 // family plans one IP family: its address, the virtual servers there, their load-balancer service, and what that changes.
 func (d *differ) family(f nsx.Family) error {
 	present := d.of(f)
-	var failed several
 	h, err := d.home(f, present)
-	failed.add(err)
-	if h.addr.IsValid() {
-		d.homes[f] = h.addr
-		slots, err := d.slots(f, h, present)
-		failed.add(err)
-		err = d.place(h, present, slots)
-		failed.add(err)
-		for _, s := range slots {
-			switch {
-			case s.live():
-				d.keep(s)
-			case err == nil:
-				d.makeLive(s)
-			}
-		}
-	}
-	if err := failed.error(); err != nil {
+	if err != nil {
 		d.spare(present)
 		return err
 	}
-	return nil
+	d.homes[f] = h.addr
+	var failed several
+	slots, err := d.slots(f, h, present)
+	failed.add(err)
+	err = d.place(h, present, slots)
+	failed.add(err)
+	for _, s := range slots {
+		switch {
+		case s.live():
+			d.keep(s)
+		case err == nil:
+			d.makeLive(s)
+		}
+	}
+	if len(failed) > 0 {
+		d.spare(present)
+	}
+	return failed.error()
 }
 
 // spare keeps what the plan does not use but what must not go either, since what should replace it can't be had: what is

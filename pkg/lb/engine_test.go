@@ -835,3 +835,27 @@ func TestEnsureStops(t *testing.T) {
 		want(t, "calls", b.takeCalls(), []string{"create vs-02", "attach vs-02"})
 	})
 }
+
+// Stop lets what has begun end, and nothing more begin.
+func TestStop(t *testing.T) {
+	running(t, func(t *testing.T, b *bench) {
+		slow := &slowSettle{fakeNSX: b.nsx, enter: func() error { time.Sleep(5 * time.Second); return nil }}
+		b.o.Backend = slow
+		var all sync.WaitGroup
+		all.Go(func() { b.mustEnsure(t, testService("begun")) })
+		synctest.Wait()
+		short, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if err := b.Stop(short); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Stop with little time: %v", err)
+		}
+		if _, err := b.Ensure(context.Background(), testService("late")); !errors.Is(err, nsx.ErrStopping) {
+			t.Errorf("Ensure after Stop: %v", err)
+		}
+		start := time.Now()
+		if err := b.Stop(context.Background()); err != nil || time.Since(start) != 4*time.Second {
+			t.Errorf("Stop: %v, after %v", err, time.Since(start))
+		}
+		all.Wait()
+	})
+}
