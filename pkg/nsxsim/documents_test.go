@@ -83,7 +83,7 @@ func TestDefaultsAndMirrors(t *testing.T) {
 // createAs makes an object with an id of one's choice.
 func (r *rig) createAs(path, id string, body doc) string {
 	r.t.Helper()
-	kinds := map[string]nsxsim.Kind{"/ns-groups": nsxsim.KindNSGroup, pools: nsxsim.KindPool}
+	kinds := map[string]nsxsim.Kind{"/ns-groups": nsxsim.KindNSGroup, pools: nsxsim.KindPool, monitors: nsxsim.KindMonitor}
 	body["id"] = id
 	if _, err := r.As("admin").Create(kinds[path], body); err != nil {
 		r.t.Fatal(err)

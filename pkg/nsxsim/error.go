@@ -18,6 +18,7 @@ const (
 	codeBadCredentials   = 403
 	codeNotFound         = 600
 	codeRangeShrunk      = 5016
+	codeSearchIndexing   = 60508
 	codePoolExhausted    = 5109
 	codeNotInPool        = 5110
 	codeChosenAddress    = 5123

@@ -24,6 +24,9 @@ func FuzzRequests(f *testing.F) {
 		f.Add("PUT", path+"/p", `{"_revision":0,"member_group":{"grouping_object":{"target_id":"g"},"max_ip_list_size":-1}}`)
 		f.Add("GET", path+"/%2e%2e//x?page_size=0&cursor=czA&sort_by=id&included_fields=,", "")
 	}
+	for _, query := range []string{`a:(b%20OR%20"c\"%20)`, `NOT%20(tags.scope:x*?%20AND%20tags.tag:y)`, `members.ip_address:1\%20`, `a::b`, `*:*`, `member_group.grouping_object.target_id:ng`} {
+		f.Add("GET", "/search/query?query="+query, "")
+	}
 	f.Add("POST", servers, `{"ip_address":"::1","ports":["1-65535"],"default_pool_member_ports":["1-65535"],"application_profile_id":"a"}`)
 	f.Add("POST", ippools, `{"subnets":[{"cidr":"::/0","allocation_ranges":[{"start":"::","end":"ffff::"}]}]}`)
 	f.Add("POST", ippools, `{"subnets":[{"cidr":"10.0.0.0/8","allocation_ranges":[{"start":"10.0.0.1","end":"::1"}]}]}`)

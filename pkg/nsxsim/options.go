@@ -48,6 +48,10 @@ type Options struct {
 	// is NSXReleaseDelay; the default here is none.
 	ReleaseDelay time.Duration
 
+	// SearchDelay is how long a change takes to show up in searches, on the
+	// Clock; by default they see it at once. Lists always do.
+	SearchDelay time.Duration
+
 	// Capacity replaces that of some sizes of LbService.
 	Capacity map[string]Capacity
 
@@ -143,6 +147,11 @@ type Quirks struct {
 	// UnsizedGroupServes: of a member group without max_ip_list_size all members
 	// serve, instead of one with the surplus DISABLED.
 	UnsizedGroupServes bool `json:"unsizedGroupServes,omitempty"`
+
+	// SearchRefusesWhileIndexing: as long as a change has yet to show up in
+	// searches (Options.SearchDelay) they get 400 and error 60508, instead of what
+	// the index holds. (The time-out of a search, 60514, is a fault rule's to answer.)
+	SearchRefusesWhileIndexing bool `json:"searchRefusesWhileIndexing,omitempty"`
 
 	// FinalCursor: the last page of a list has a cursor starting with 0000
 	// instead of none.

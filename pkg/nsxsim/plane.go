@@ -55,8 +55,11 @@ func (d *planeDriver) close() {
 	d.plane.Close()
 }
 
-// committed is called under the lock after each change of an object.
+// committed is called under the lock after each change of an object: put in the
+// store, or removed.
 func (s *Sim) committed(o *object) {
+	ref := objectRef{o.kind.name, o.id}
+	s.index.learn(s.clock.Now(), ref, s.store.get(ref.kind, ref.id))
 	if s.plane != nil && o.kind.traffic {
 		s.plane.mark()
 	}

@@ -32,6 +32,7 @@ func checkLogicalRouter(c *change) *Error {
 func deletedLogicalRouter(s *Sim, o *object, _ bool) *Error {
 	if adv := s.store.get(KindAdvertisement, o.id); adv != nil {
 		s.store.remove(adv)
+		s.committed(adv)
 	}
 	return nil
 }

@@ -59,6 +59,9 @@ func (s *Sim) resolve(r *request) route {
 	if rt, ok := s.nodeRoute(r, unknown.below[1:]); ok {
 		return rt
 	}
+	if rt, ok := searchRoute(r, unknown.below[1:]); ok {
+		return rt
+	}
 	for _, n := range []int{2, 1} {
 		if len(segments) < n {
 			continue

@@ -36,6 +36,7 @@ type Sim struct {
 	mu      sync.Mutex // guards all below, and newID
 	newID   func() string
 	store   *store
+	index   *searchIndex
 	ipPools map[string]*ipPool
 	health  map[netip.Addr]bool // see SetMemberHealth
 
@@ -65,6 +66,7 @@ func New(o Options) (*Sim, error) {
 		faults:              newFaults(o.Seed),
 		limits:              newLimiter(o),
 		store:               newStore(),
+		index:               newSearchIndex(o.SearchDelay),
 		ipPools:             map[string]*ipPool{},
 		health:              map[netip.Addr]bool{},
 	}
