@@ -14,8 +14,9 @@ import (
 )
 
 const (
-	// nodeWriteInterval is how far apart writes of the node set are at least, so that a storm of changes is a few writes.
-	nodeWriteInterval = time.Second
+	// nodeWriteInterval is how far apart writes of the node set are at least. It doubles with every write that could not go
+	// at once, up to maxNodeWriteInterval: a storm of changes is a few writes, and a single change never waits.
+	nodeWriteInterval, maxNodeWriteInterval = time.Second, 4 * time.Second
 	// The back-off after failures of Run's own calls.
 	firstBackoff, lastBackoff = time.Second, 30 * time.Second
 )
@@ -29,6 +30,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	var work sync.WaitGroup
 	work.Go(func() { e.keepTidy(ctx) })
+	work.Go(func() { e.keepAudited(ctx) })
 	e.keepNodes(ctx)
 	work.Wait()
 	return nil
@@ -65,6 +67,17 @@ func (e *Engine) NodesChanged(nodes []*corev1.Node) {
 	}
 }
 
+// recheckNodes lets the node set be written to the pools whose members somebody else has changed.
+func (e *Engine) recheckNodes() {
+	e.mu.Lock()
+	e.recheck = true
+	e.mu.Unlock()
+	select {
+	case e.wake <- struct{}{}:
+	default: // it has been woken already and will see it
+	}
+}
+
 // keepNodes writes the node set whenever it changes, until ctx ends.
 func (e *Engine) keepNodes(ctx context.Context) {
 	w := nodeWriter{
@@ -76,15 +89,17 @@ func (e *Engine) keepNodes(ctx context.Context) {
 	}
 }
 
-// nodeWriter brings the node set to NSX: the first change at once, further ones not more often than every
-// nodeWriteInterval.
+// nodeWriter brings the node set to NSX: the first change at once, further ones after an interval that grows as long as
+// they keep coming.
 type nodeWriter struct {
 	e       *Engine
 	set     *NodeSet
 	backoff backoff
-	// written is what NSX has, nil when that is not known; notBefore is when it may be written again.
+	// written is what NSX has, nil when that is not known; notBefore is when it may be written again, which is interval
+	// after the last write.
 	written   []nsx.Node
 	notBefore time.Time
+	interval  time.Duration
 }
 
 // step does what is due and returns when there is something to do again, even without another list of nodes; the zero Time
@@ -92,10 +107,14 @@ type nodeWriter struct {
 func (w *nodeWriter) step(ctx context.Context) time.Time {
 	e := w.e
 	e.mu.Lock()
-	nodes, known := e.listed, e.known
+	nodes, known, recheck := e.listed, e.known, e.recheck
+	e.recheck = false
 	e.mu.Unlock()
 	if !known {
 		return time.Time{}
+	}
+	if recheck && w.written != nil {
+		w.recheck(ctx)
 	}
 	now := e.o.Clock.Now()
 	view := w.set.Observe(nodes, now)
@@ -121,9 +140,23 @@ func (w *nodeWriter) differs(nodes []nsx.Node) bool {
 	return !slices.EqualFunc(w.written, nodes, sameNode)
 }
 
+// recheck writes what was written before to pools that somebody else has changed since.
+func (w *nodeWriter) recheck(ctx context.Context) {
+	if err := w.e.o.Backend.SetNodes(ctx, w.written); err != nil {
+		w.written = nil
+		w.notBefore = w.backoff.retry(err)
+		klog.FromContext(ctx).Error(err, "Writing the node set to NSX failed", "retryAt", w.notBefore)
+	}
+}
+
 // write makes the nodes the members of the pools, and sets when the next write may be.
 func (w *nodeWriter) write(ctx context.Context, nodes []nsx.Node) {
 	e, logger := w.e, klog.FromContext(ctx)
+	if quiet := e.o.Clock.Since(w.notBefore) >= nodeWriteInterval; quiet {
+		w.interval = nodeWriteInterval
+	} else {
+		w.interval = min(2*w.interval, maxNodeWriteInterval)
+	}
 	if err := e.o.Backend.SetNodes(ctx, nodes); err != nil {
 		w.written = nil // perhaps part of it has been
 		w.notBefore = w.backoff.retry(err)
@@ -131,7 +164,7 @@ func (w *nodeWriter) write(ctx context.Context, nodes []nsx.Node) {
 		return
 	}
 	w.written = nodes
-	w.notBefore = e.o.Clock.Now().Add(nodeWriteInterval)
+	w.notBefore = e.o.Clock.Now().Add(w.interval)
 	w.backoff.reset()
 	enabled := 0
 	for _, n := range nodes {
