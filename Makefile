@@ -33,7 +33,7 @@ test: lint build bin/kube unit check ## Run everything that must hold.
 unit: build bin/kube ## Run the Go tests with the race detector, and name the slowest.
 	@mkdir -p .cache
 	@go tool gotestsum --format pkgname --format-hide-empty-pkg --jsonfile .cache/tests.json -- \
-		-race -p $(TEST_PARALLEL) -timeout 20m ./...
+		-race -p $(TEST_PARALLEL) -parallel 8 -timeout 20m ./...
 	@echo "slowest tests:"; go tool gotestsum tool slowest --jsonfile .cache/tests.json --threshold 2s | head -20
 
 check: build bin/kube ## Play the scenarios of the tutorial against a fresh lab.

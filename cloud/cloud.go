@@ -58,6 +58,8 @@ type Cloud struct {
 	work   sync.WaitGroup
 
 	nodes nodeSource
+	// listServices is set by SetInformers.
+	listServices atomic.Pointer[func() ([]*corev1.Service, bool)]
 }
 
 // running is what there is once the cluster's identity is known.
@@ -135,6 +137,7 @@ func (c *Cloud) run(client kubernetes.Interface) {
 	})
 	engine := lb.New(lb.Options{
 		Backend: backend, Config: c.o.Config.LoadBalancer, ClusterUID: uid,
+		Services: c.services, Background: func(ctx context.Context) context.Context { return transport.WithPriority(ctx, transport.Background) },
 		Clock: clock.RealClock{}, Random: rand.Float64, Record: events.record,
 	})
 	c.running.Store(&running{t, backend.Inventory(), engine})

@@ -21,6 +21,15 @@ func (c *Cloud) SetInformers(factory informers.SharedInformerFactory) {
 	if err := services.SetTransform(adoptClass); err != nil {
 		logger.Error(err, "Services with spec.loadBalancerClass are not served: the informer runs already")
 	}
+	lister := factory.Core().V1().Services().Lister()
+	list := func() ([]*corev1.Service, bool) {
+		if !services.HasSynced() {
+			return nil, false
+		}
+		all, err := lister.List(labels.Everything())
+		return all, err == nil
+	}
+	c.listServices.Store(&list)
 	nodes := factory.Core().V1().Nodes()
 	c.nodes.watch(nodes.Lister(), nodes.Informer().HasSynced)
 	registration, err := nodes.Informer().AddEventHandler(cache.ResourceEventHandlerFuncs{
@@ -38,6 +47,14 @@ func (c *Cloud) SetInformers(factory informers.SharedInformerFactory) {
 			c.nodes.changed()
 		}
 	})
+}
+
+// services lists all Services of the cluster; ok is false while they are not known.
+func (c *Cloud) services() (all []*corev1.Service, ok bool) {
+	if list := c.listServices.Load(); list != nil {
+		return (*list)()
+	}
+	return nil, false
 }
 
 // adoptClass makes the framework serve a Service whose spec.loadBalancerClass is ours, which it passes over otherwise:

@@ -42,6 +42,8 @@ type Engine struct {
 	// listed are the Nodes as last given; known tells that they are, decided that NSX has been told.
 	listed         []*corev1.Node
 	known, decided bool
+	// recheck asks for the node set to be compared with NSX.
+	recheck bool
 	// loadErr is why the inventory could not be read.
 	loadErr error
 }

@@ -143,6 +143,11 @@ func (n *fakeNSX) SetNodes(_ context.Context, nodes []nsx.Node) error {
 }
 
 // Tidy deletes shared pools and monitors that nothing uses.
+func (n *fakeNSX) Reclaim(_ context.Context, pool string, a netip.Addr) error {
+	n.inv.SetReleased(pool, a)
+	return nil
+}
+
 func (n *fakeNSX) Tidy(context.Context) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()

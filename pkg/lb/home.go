@@ -107,9 +107,12 @@ func (d *differ) reserve(f nsx.Family, asked netip.Addr) (home, error) {
 		Previous: firstOf(d.want.Published, f),
 		Seed:     d.seed,
 	}
+	left := d.leftAllocated(request.Previous)
 	var pool nsx.IPPool
 	addr, err := d.inv.Reserve(d.want.Owner, func(free func(string, netip.Addr) bool) (a netip.Addr, err error) {
-		pool, a, err = ipam.Choose(d.pools, request, free)
+		pool, a, err = ipam.Choose(d.pools, request, func(pool string, a netip.Addr) bool {
+			return left && a == request.Previous || free(pool, a)
+		})
 		return a, err
 	})
 	switch {
@@ -120,6 +123,17 @@ func (d *differ) reserve(f nsx.Family, asked netip.Addr) (home, error) {
 		return home{}, err
 	}
 	return home{addr, pool.ID}, nil
+}
+
+// leftAllocated tells whether the address in the Service's status is still allocated for it although its virtual server is
+// gone, deleted by hand: nobody carries it, and it was our own ALLOCATE, or its pool is ours alone.
+func (d *differ) leftAllocated(previous netip.Addr) bool {
+	pool, ok := ipam.Holding(d.pools, previous)
+	if !ok || len(d.inv.Carriers(previous)) > 0 {
+		return false
+	}
+	allocated, ours := d.inv.Allocation(pool.ID, previous)
+	return allocated && (ours || pool.Exclusive)
 }
 
 func compareBool(a, b bool) int {

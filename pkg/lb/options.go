@@ -1,8 +1,10 @@
 package lb
 
 import (
+	"context"
 	"errors"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/utils/clock"
 
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/config"
@@ -24,6 +26,11 @@ type Options struct {
 	Config config.LoadBalancer
 	// ClusterUID is what ownership in NSX goes by. With a Service's UID it seeds the choice of an address.
 	ClusterUID string
+	// Services lists all Services of the cluster, which it does not change; ok is false while they are not known. Without it
+	// there is no audit.
+	Services func() (all []*corev1.Service, ok bool)
+	// Background marks a context whose calls may wait for those of Services; nil: none do.
+	Background func(context.Context) context.Context
 	Clock      clock.Clock
 	// Random gives numbers in [0, 1), to spread retries. It must be safe for concurrent use, as rand.Float64 is.
 	Random func() float64
@@ -55,6 +62,12 @@ const (
 	ReasonDoubtfulAddress = "DoubtfulAddress"
 	// ReasonLostAddress: the allocation of an address in use is gone or somebody else's.
 	ReasonLostAddress = "LostAddress"
+	// ReasonDrift: what the Service has in NSX was changed or deleted by somebody else, and is put right.
+	ReasonDrift = "Drift"
+	// ReasonOrphan: something in NSX belonged to a Service that is gone, and is removed.
+	ReasonOrphan = "Orphan"
+	// ReasonUnrecordedAddress: an address of an exclusive IP pool was allocated for nobody, and is released.
+	ReasonUnrecordedAddress = "UnrecordedAddress"
 	// ReasonTooFewNodes: more than half of the nodes look unfit, so that the rest of them keep getting traffic.
 	ReasonTooFewNodes = "TooFewNodes"
 )

@@ -30,6 +30,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	}
 	var work sync.WaitGroup
 	work.Go(func() { e.keepTidy(ctx) })
+	work.Go(func() { e.keepAudited(ctx) })
 	e.keepNodes(ctx)
 	work.Wait()
 	return nil
@@ -66,6 +67,17 @@ func (e *Engine) NodesChanged(nodes []*corev1.Node) {
 	}
 }
 
+// recheckNodes lets the node set be written to the pools whose members somebody else has changed.
+func (e *Engine) recheckNodes() {
+	e.mu.Lock()
+	e.recheck = true
+	e.mu.Unlock()
+	select {
+	case e.wake <- struct{}{}:
+	default: // it has been woken already and will see it
+	}
+}
+
 // keepNodes writes the node set whenever it changes, until ctx ends.
 func (e *Engine) keepNodes(ctx context.Context) {
 	w := nodeWriter{
@@ -95,10 +107,14 @@ type nodeWriter struct {
 func (w *nodeWriter) step(ctx context.Context) time.Time {
 	e := w.e
 	e.mu.Lock()
-	nodes, known := e.listed, e.known
+	nodes, known, recheck := e.listed, e.known, e.recheck
+	e.recheck = false
 	e.mu.Unlock()
 	if !known {
 		return time.Time{}
+	}
+	if recheck && w.written != nil {
+		w.recheck(ctx)
 	}
 	now := e.o.Clock.Now()
 	view := w.set.Observe(nodes, now)
@@ -122,6 +138,15 @@ func (w *nodeWriter) step(ctx context.Context) time.Time {
 // they have.
 func (w *nodeWriter) differs(nodes []nsx.Node) bool {
 	return !slices.EqualFunc(w.written, nodes, sameNode)
+}
+
+// recheck writes what was written before to pools that somebody else has changed since.
+func (w *nodeWriter) recheck(ctx context.Context) {
+	if err := w.e.o.Backend.SetNodes(ctx, w.written); err != nil {
+		w.written = nil
+		w.notBefore = w.backoff.retry(err)
+		klog.FromContext(ctx).Error(err, "Writing the node set to NSX failed", "retryAt", w.notBefore)
+	}
 }
 
 // write makes the nodes the members of the pools, and sets when the next write may be.

@@ -117,6 +117,9 @@ type Backend interface {
 	// Tidy deletes what the cluster shared and no Service uses any more, so that nothing is left when the last one goes. It
 	// costs nothing when there is no such thing. Call it after a change that takes something out of use.
 	Tidy(ctx context.Context) error
+	// Reclaim releases an address of an exclusive IP pool that no virtual server records, after a fresh look. It does
+	// nothing when somebody records it by then, or it is not allocated any more.
+	Reclaim(ctx context.Context, pool string, addr netip.Addr) error
 	// RefreshAddresses reads the allocations of the cluster's IP pools again, one paged list a pool.
 	RefreshAddresses(ctx context.Context) error
 }

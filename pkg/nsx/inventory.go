@@ -539,6 +539,34 @@ func (inv *Inventory) Allocations(pool string) []netip.Addr {
 	return out
 }
 
+// Allocation tells whether an address of an IP pool is allocated, and whether our own ALLOCATE did it, as far as this
+// process knows.
+func (inv *Inventory) Allocation(pool string, a netip.Addr) (allocated, ours bool) {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	if t := inv.allocations[pool]; t != nil {
+		ours, allocated = t.get(unmap(a).String())
+	}
+	return allocated, ours
+}
+
+// Unrecorded lists the allocated addresses of an IP pool that no virtual server carries, in ascending order.
+func (inv *Inventory) Unrecorded(pool string) []netip.Addr {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	var out []netip.Addr
+	if t := inv.allocations[pool]; t != nil {
+		for id := range t.rows {
+			a := netip.MustParseAddr(id)
+			if u := inv.addresses[a]; u == nil || len(u.carriers) == 0 {
+				out = append(out, a)
+			}
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return out
+}
+
 // Carriers lists the ids of the virtual servers that carry an address, anybody's, in ascending order.
 func (inv *Inventory) Carriers(a netip.Addr) []string {
 	inv.mu.RLock()

@@ -64,6 +64,7 @@ type world struct {
 	pool, lb  string
 	exclusive bool
 	nodes     []*corev1.Node
+	services  []*corev1.Service // that the audit sees
 	timeout   time.Duration     // of a call to NSX, in real time
 	foreign   map[string]string // documents of the foreign user by kind and id
 
@@ -165,6 +166,11 @@ func (w *world) start() {
 	})
 	p.engine = lb.New(lb.Options{
 		Backend: p.backend, Config: cfg.LoadBalancer, ClusterUID: clusterUID, Clock: w.clock, Random: func() float64 { return 0 },
+		Services: func() ([]*corev1.Service, bool) {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.services, true
+		},
 		Record: func(e lb.Event) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
