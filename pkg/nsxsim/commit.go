@@ -123,12 +123,12 @@ func (s *Sim) mayRemove(by author, o *object, doomed []*object) *Error {
 // with nothing stored yet.
 func (s *Sim) prepare(k *kind, id string, body document, old *object) (*object, *Error) {
 	doc := body.clone()
+	if k.mirror != nil {
+		k.mirror(doc)
+	}
 	resource, err := resourceType(k, doc, old)
 	if err != nil {
 		return nil, err
-	}
-	if k.mirror != nil {
-		k.mirror(doc)
 	}
 	problems := conform(doc, commonFields, resource, "")
 	problems = append(problems, conform(doc, k.fields, resource, "")...)

@@ -26,6 +26,8 @@ var systemObjects = []systemObject{
 	{KindMonitor, "default-https-lb-monitor", "LbHttpsMonitor"},
 	{KindMonitor, "default-icmp-lb-monitor", "LbIcmpMonitor"},
 	{KindMonitor, "default-passive-lb-monitor", "LbPassiveMonitor"},
+	{KindClientSSLProfile, "default-balanced-client-ssl-profile", "LbClientSslProfile"},
+	{KindServerSSLProfile, "default-balanced-server-ssl-profile", "LbServerSslProfile"},
 }
 
 // populate makes what a fresh NSX has.

@@ -3,6 +3,7 @@ package nsxsim
 import (
 	"net/http"
 	"slices"
+	"strings"
 )
 
 // The rules of groups that go across fields and objects, and what is in them.
@@ -53,11 +54,104 @@ func renderMemberCount(_ *Sim, _ *object, doc document) {
 	doc.set("member_count", len(doc.objects("members")))
 }
 
+// criterionFields are those of membership criteria: a tag expression, or a
+// complex one whose expressions must all hold. There are no virtual machines or
+// ports here: of those, criteria find none.
+var criterionFields = []field{
+	{name: "resource_type", shape: stringShape, required: true, oneOf: []string{"NSGroupTagExpression", "NSGroupComplexExpression", "NSGroupSimpleExpression"}},
+	{name: "target_type", shape: stringShape},
+	{name: "scope", shape: stringShape, max: 128},
+	{name: "scope_op", shape: stringShape, oneOf: []string{"EQUALS"}},
+	{name: "tag", shape: stringShape, max: 256},
+	{name: "tag_op", shape: stringShape, oneOf: []string{"EQUALS", "CONTAINS", "STARTSWITH", "ENDSWITH", "NOTEQUALS"}},
+	{name: "expressions", shape: listShape, max: 5, fields: []field{
+		{name: "resource_type", shape: stringShape, required: true},
+		{name: "target_type", shape: stringShape},
+	}},
+}
+
+// tagKeys index IP sets by their tags.
+func tagKeys(doc document) []string {
+	var keys []string
+	for _, tag := range doc.objects("tags") {
+		for _, key := range []string{"ip-set-scope/" + tag.str("scope"), "ip-set-tag/" + tag.str("tag")} {
+			if !slices.Contains(keys, key) {
+				keys = append(keys, key)
+			}
+		}
+	}
+	return keys
+}
+
+// setsByCriterion gives the IP sets that one criterion of a group finds.
+func (s *Sim) setsByCriterion(criterion document) []*object {
+	expressions := []document{criterion}
+	if criterion.str("resource_type") == "NSGroupComplexExpression" {
+		expressions = criterion.objects("expressions")
+	}
+	if len(expressions) == 0 {
+		return nil
+	}
+	for _, e := range expressions {
+		if e.str("resource_type") != "NSGroupTagExpression" || e.str("target_type") != "IPSet" {
+			return nil
+		}
+	}
+	var found []*object
+	for _, set := range s.setsByTag(expressions[0]) {
+		if !slices.ContainsFunc(expressions, func(e document) bool { return !hasTag(set.doc, e) }) {
+			found = append(found, set)
+		}
+	}
+	return found
+}
+
+// setsByTag gives IP sets among which are all that fit the expression.
+func (s *Sim) setsByTag(e document) []*object {
+	switch {
+	case e.str("tag") != "" && (e.str("tag_op") == "" || e.str("tag_op") == "EQUALS"):
+		return s.store.withKey("ip-set-tag/" + e.str("tag"))
+	case e.str("scope") != "":
+		return s.store.withKey("ip-set-scope/" + e.str("scope"))
+	}
+	return s.store.list(KindIPSet)
+}
+
+// hasTag: a scope or a tag that the expression leaves out may be anything.
+func hasTag(doc, e document) bool {
+	scope, wanted := e.str("scope"), e.str("tag")
+	return slices.ContainsFunc(doc.objects("tags"), func(t document) bool {
+		if scope != "" && t.str("scope") != scope {
+			return false
+		}
+		tag := t.str("tag")
+		switch e.str("tag_op") {
+		case "CONTAINS":
+			return strings.Contains(tag, wanted)
+		case "STARTSWITH":
+			return strings.HasPrefix(tag, wanted)
+		case "ENDSWITH":
+			return strings.HasSuffix(tag, wanted)
+		case "NOTEQUALS":
+			return tag != wanted
+		}
+		return wanted == "" || tag == wanted
+	})
+}
+
 // effectiveAddresses gives what the IP sets of a group, and of the groups in
 // it, hold: addresses, ranges and CIDRs as they were written, each once.
 func (s *Sim) effectiveAddresses(groupID string) []string {
 	var addresses []string
 	seenGroup, seen := map[string]bool{}, map[string]bool{}
+	collect := func(set *object) {
+		for _, a := range set.doc.strs("ip_addresses") {
+			if !seen[a] {
+				seen[a] = true
+				addresses = append(addresses, a)
+			}
+		}
+	}
 	var walk func(id string)
 	walk = func(id string) {
 		group := s.store.get(KindNSGroup, id)
@@ -70,12 +164,11 @@ func (s *Sim) effectiveAddresses(groupID string) []string {
 				walk(ref.id)
 				continue
 			}
-			set := s.store.get(KindIPSet, ref.id)
-			for _, a := range set.doc.strs("ip_addresses") {
-				if !seen[a] {
-					seen[a] = true
-					addresses = append(addresses, a)
-				}
+			collect(s.store.get(KindIPSet, ref.id))
+		}
+		for _, criterion := range group.doc.objects("membership_criteria") {
+			for _, set := range s.setsByCriterion(criterion) {
+				collect(set)
 			}
 		}
 	}

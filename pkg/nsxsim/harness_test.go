@@ -168,3 +168,12 @@ func (r *rig) tcpVS(ip string, ports []string, more doc) doc {
 	}
 	return d
 }
+
+func mustJSON(t *testing.T, v any) []byte {
+	t.Helper()
+	raw, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}

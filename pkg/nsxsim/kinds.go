@@ -25,6 +25,7 @@ const (
 	KindLogicalRouter      Kind = "LogicalRouter"
 	KindLogicalRouterPort  Kind = "LogicalRouterPort"
 	KindEdgeCluster        Kind = "EdgeCluster"
+	KindCertificate        Kind = "Certificate"
 	KindAdvertisement      Kind = "AdvertisementConfig" // by the id of its logical router
 )
 
@@ -36,6 +37,7 @@ type kind struct {
 	types   []string // allowed resource_type; where there is one, clients may omit it
 	removed string   // the NSX release that no longer has the kind, if any
 	traffic bool     // changes of it may change what the data plane does
+	imports bool     // made by POST ?action=import, and never changed
 	fields  []field
 
 	mirror  func(document)                             // derives fields from others, before checks
@@ -102,6 +104,8 @@ func manager() []*kind {
 				{name: "access_log_enabled", shape: boolShape, def: "false"},
 				{name: "max_concurrent_connections", shape: intShape, min: 1},
 				{name: "max_new_connection_rate", shape: intShape, min: 1},
+				{name: "client_ssl_profile_binding", shape: objectShape, fields: clientSSLBindingFields},
+				{name: "server_ssl_profile_binding", shape: objectShape, fields: serverSSLBindingFields},
 				{name: "access_list_control", shape: objectShape, fields: []field{
 					{name: "action", shape: stringShape, required: true, oneOf: []string{"ALLOW", "DROP"}},
 					{name: "enabled", shape: boolShape, def: "true"},
@@ -111,6 +115,7 @@ func manager() []*kind {
 			mirror: mirrorPorts,
 			keys:   vipKeys,
 			check:  checkVirtualServer,
+			subs:   virtualServerSubs,
 		},
 		{
 			name: KindPool, path: "loadbalancer/pools", types: []string{"LbPool"}, removed: removedLB, traffic: true,
@@ -159,6 +164,12 @@ func manager() []*kind {
 				{name: "request_body", types: httpMonitors, shape: stringShape},
 				{name: "response_status_codes", types: httpMonitors, shape: listShape, def: "[200]", max: 64, item: &field{shape: intShape, min: 100, max: 599}},
 				{name: "response_body", types: httpMonitors, shape: stringShape},
+				{name: "server_auth", types: httpsMonitor, shape: stringShape, def: `"IGNORE"`, oneOf: []string{"IGNORE", "REQUIRED"}},
+				{name: "certificate_chain_depth", types: httpsMonitor, shape: intShape, def: "3", min: 1, max: 2147483647},
+				{name: "server_auth_ca_ids", types: httpsMonitor, shape: listShape, item: certificateIDs, ref: certificateRefs},
+				{name: "client_certificate_id", types: httpsMonitor, shape: stringShape, ref: certificateRefs},
+				{name: "ciphers", types: httpsMonitor, shape: listShape, item: &field{shape: stringShape, min: 1}},
+				{name: "protocols", types: httpsMonitor, shape: listShape, item: &tlsProtocols},
 				{name: "send", types: []string{"LbUdpMonitor"}, shape: stringShape, required: true},
 				{name: "receive", types: []string{"LbUdpMonitor"}, shape: stringShape, required: true},
 				{name: "send", types: []string{"LbTcpMonitor"}, shape: stringShape},
@@ -179,6 +190,8 @@ func manager() []*kind {
 				{name: "idle_timeout", types: []string{"LbFastUdpProfile"}, shape: intShape, def: "300", min: 1, max: 2147483},
 				{name: "flow_mirroring_enabled", types: []string{"LbFastUdpProfile"}, shape: boolShape, def: "false"},
 				{name: "idle_timeout", types: []string{"LbHttpProfile"}, shape: intShape, def: "15", min: 1, max: 5400},
+				{name: "http_redirect_to", types: []string{"LbHttpProfile"}, shape: stringShape},
+				{name: "request_body_size", types: []string{"LbHttpProfile"}, shape: intShape, min: 1, max: 2147483647},
 				{name: "http_redirect_to_https", types: []string{"LbHttpProfile"}, shape: boolShape, def: "false"},
 				{name: "ntlm", types: []string{"LbHttpProfile"}, shape: boolShape, def: "false"},
 				{name: "request_header_size", types: []string{"LbHttpProfile"}, shape: intShape, def: "1024", min: 1, max: 65536},
@@ -189,28 +202,52 @@ func manager() []*kind {
 		},
 		{
 			name: KindPersistenceProfile, path: "loadbalancer/persistence-profiles", removed: removedLB, traffic: true,
-			types: []string{"LbSourceIpPersistenceProfile", "LbCookiePersistenceProfile"},
+			types: []string{"LbSourceIpPersistenceProfile", "LbCookiePersistenceProfile", "LbGenericPersistenceProfile"},
 			fields: []field{
 				{name: "persistence_shared", shape: boolShape, def: "false"},
 				{name: "purge", types: sourceIPPersistence, shape: stringShape, def: `"FULL"`, oneOf: []string{"FULL", "NO_PURGE"}},
 				{name: "timeout", types: sourceIPPersistence, shape: intShape, def: "300", min: 1, max: 2147483},
 				{name: "ha_persistence_mirroring_enabled", types: sourceIPPersistence, shape: boolShape, def: "false"},
+				{name: "timeout", types: genericPersistence, shape: intShape, def: "300", min: 1, max: 2147483},
+				{name: "ha_persistence_mirroring_enabled", types: genericPersistence, shape: boolShape, def: "false"},
 				{name: "cookie_name", types: cookiePersistence, shape: stringShape, required: true},
+				{name: "cookie_domain", types: cookiePersistence, shape: stringShape},
+				{name: "cookie_path", types: cookiePersistence, shape: stringShape},
+				{name: "cookie_time", types: cookiePersistence, shape: objectShape, fields: []field{
+					{name: "type", shape: stringShape, required: true, oneOf: []string{"LbSessionCookieTime", "LbPersistenceCookieTime"}},
+					{name: "cookie_max_idle", shape: intShape, min: 1, max: 2147483647},
+					{name: "cookie_max_life", shape: intShape, min: 1, max: 2147483647},
+				}},
 				{name: "cookie_mode", types: cookiePersistence, shape: stringShape, def: `"INSERT"`, oneOf: []string{"INSERT", "PREFIX", "REWRITE"}},
 				{name: "cookie_fallback", types: cookiePersistence, shape: boolShape, def: "true"},
 				{name: "cookie_garble", types: cookiePersistence, shape: boolShape, def: "true"},
 			},
 			filters: map[string]func(document, string) bool{"type": ofType("Lb", "PersistenceProfile")},
 		},
-		{name: KindRule, path: "loadbalancer/rules", types: []string{"LbRule"}, removed: removedLB},
-		{name: KindClientSSLProfile, path: "loadbalancer/client-ssl-profiles", types: []string{"LbClientSslProfile"}, removed: removedLB},
-		{name: KindServerSSLProfile, path: "loadbalancer/server-ssl-profiles", types: []string{"LbServerSslProfile"}, removed: removedLB},
-		{name: KindTCPProfile, path: "loadbalancer/tcp-profiles", types: []string{"LbTcpProfile"}, removed: removedLB},
+		{name: KindRule, path: "loadbalancer/rules", types: []string{"LbRule"}, removed: removedLB, fields: ruleFields, check: checkRule},
+		{name: KindClientSSLProfile, path: "loadbalancer/client-ssl-profiles", types: []string{"LbClientSslProfile"}, removed: removedLB,
+			fields: clientSSLFields, check: checkSSLProfile},
+		{name: KindServerSSLProfile, path: "loadbalancer/server-ssl-profiles", types: []string{"LbServerSslProfile"}, removed: removedLB,
+			fields: sslFields, check: checkSSLProfile},
+		{name: KindTCPProfile, path: "loadbalancer/tcp-profiles", types: []string{"LbTcpProfile"}, removed: removedLB, fields: tcpProfileFields},
+		{
+			name: KindCertificate, path: "trust-management/certificates", types: []string{"certificate_signed", "certificate_self_signed", "certificate_ca"},
+			fields: []field{
+				{name: "pem_encoded", shape: stringShape, required: true, check: checkCertificates},
+				{name: "private_key", shape: stringShape},
+				{name: "passphrase", shape: stringShape},
+				{name: "details", readOnly: true},
+				{name: "used_by", readOnly: true},
+			},
+			mirror:  certificateType,
+			check:   checkCertificate,
+			imports: true,
+		},
 		{
 			name: KindNSGroup, path: "ns-groups", types: []string{"NSGroup"}, removed: removedLB, traffic: true,
 			fields: []field{
 				{name: "members", shape: listShape, max: 500, fields: groupMemberFields},
-				{name: "membership_criteria", shape: listShape, max: 5},
+				{name: "membership_criteria", shape: listShape, max: 5, fields: criterionFields},
 				{name: "member_count", readOnly: true},
 			},
 			refs:   groupMemberRefs,
@@ -223,6 +260,7 @@ func manager() []*kind {
 			fields: []field{
 				{name: "ip_addresses", shape: listShape, max: 4000, item: &field{shape: stringShape, check: checkAddressRange}},
 			},
+			keys: tagKeys,
 		},
 		{
 			name: KindIPPool, path: "pools/ip-pools", types: []string{"IpPool"}, removed: removedLB,
@@ -304,6 +342,8 @@ var (
 	httpMonitors        = []string{"LbHttpMonitor", "LbHttpsMonitor"}
 	sourceIPPersistence = []string{"LbSourceIpPersistenceProfile"}
 	cookiePersistence   = []string{"LbCookiePersistenceProfile"}
+	genericPersistence  = []string{"LbGenericPersistenceProfile"}
+	httpsMonitor        = []string{"LbHttpsMonitor"}
 
 	// A member of a group has settings only where they were given.
 	memberSettingFields = []field{

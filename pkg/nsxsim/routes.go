@@ -105,7 +105,12 @@ func (k *kind) route(r *request, rest []string, unknown route) route {
 		case http.MethodGet:
 			return route{op: op, serve: listObjects}
 		case http.MethodPost:
-			return route{op: op, serve: createObject}
+			if !k.imports {
+				return route{op: op, serve: createObject}
+			}
+			if r.query.Get("action") == "import" {
+				return route{op: op + "?action=import", serve: importCertificate}
+			}
 		}
 		return route{op: op, refused: methodNotAllowed(r)}
 	}
@@ -132,7 +137,7 @@ func (k *kind) route(r *request, rest []string, unknown route) route {
 		rt.refused = methodNotAllowed(r)
 	case r.Method == http.MethodGet:
 		rt.serve = getObject
-	case r.Method == http.MethodPut:
+	case r.Method == http.MethodPut && !k.imports:
 		rt.serve = putObject
 	case r.Method == http.MethodDelete:
 		rt.serve = deleteObject

@@ -2,6 +2,7 @@ package nsxsim
 
 import (
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
 )
@@ -81,6 +82,9 @@ func checkProfiles(c *change, ports []portRange) *Error {
 	protocol := c.doc.str("ip_protocol")
 	if wants := map[string]string{"LbFastTcpProfile": "TCP", "LbFastUdpProfile": "UDP", "LbHttpProfile": "TCP"}[profileType]; wants != protocol {
 		return refuseLB(codeLBConflict, "Application profile %s of type %s does not fit protocol %s.", profile.id, profileType, protocol)
+	}
+	if err := checkLayer7(c, profile); err != nil {
+		return err
 	}
 	layer7 := profileType == "LbHttpProfile"
 	if layer7 && (len(ports) != 1 || ports[0].width() != 1) {
@@ -170,4 +174,25 @@ func firstDuplicate(ids []string) string {
 		}
 	}
 	return ""
+}
+
+// virtualServerSubs serve a deletion that takes the virtual server's rules along.
+var virtualServerSubs = []sub{
+	{method: http.MethodDelete, serve: func(r *request, vs *object) (*response, *Error) {
+		if err := r.sim.remove(r.author, vs.kind, vs.id, false); err != nil {
+			return nil, err
+		}
+		if r.query.Get("delete_associated_rules") == "true" {
+			for _, id := range vs.doc.strs("rule_ids") {
+				rule := objectRef{KindRule, id}
+				if len(r.sim.store.referrersOf(rule)) > 0 {
+					continue // another virtual server has it, too
+				}
+				if err := r.sim.remove(r.author, r.sim.kinds[KindRule], id, false); err != nil {
+					return nil, err
+				}
+			}
+		}
+		return &response{status: http.StatusOK}, nil
+	}},
 }
