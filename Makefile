@@ -10,7 +10,7 @@ PROGRAMS := nsxt-cloud-controller-manager nsxsim lab
 # How many packages are tested at a time: the heavy ones start whole clusters.
 TEST_PARALLEL ?= 2
 
-.PHONY: help build $(PROGRAMS) bin/kube demo test unit check lint bench verify update clean
+.PHONY: help build $(PROGRAMS) bin/kube demo test unit check lint budget verify update clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z/-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | expand -t 12
@@ -51,8 +51,8 @@ verify: ## Check that everything generated is up to date.
 update: ## Make everything generated anew.
 	@for s in hack/update-*.sh; do echo "$$s"; $$s; done
 
-bench: ## Run the benchmarks.
-	@go test -run '^$$' -bench . -benchmem ./pkg/...
+budget: ## Count the NSX calls of every operation and hold them against their budgets.
+	@go test -count=1 -run '^TestBudget$$' -v ./test/bench
 
 clean: ## Remove what was built.
 	@rm -rf bin .cache

@@ -49,10 +49,7 @@ func TestFiveThousandServices(t *testing.T) {
 		if took > 10*time.Second {
 			t.Errorf("restart took %v of NSX's time, want at most 10s", took)
 		}
-		pages := func(n int) int { return (n + 999) / 1000 }
-		// A list of each of nine kinds, of which only virtual servers and allocations have more than a page, and the usage of
-		// each load-balancer service.
-		want := 7 + 2*pages(fleetSize) + len(w.nsx.LBNames) + 1
+		want := w.lists(fleetSize)
 		if calls := w.nsx.Journal().Count(); calls > want {
 			t.Errorf("restart took %d calls, want at most %d: %v", calls, want, w.nsx.Journal().Counts())
 		}
@@ -75,7 +72,7 @@ func TestFiveThousandServices(t *testing.T) {
 			w.nsx.Journal().Reset()
 			w.NodesChanged(c.nodes)
 			time.Sleep(c.last)
-			if got := w.nsx.Journal().Counts(); !maps.Equal(got, c.want) {
+			if got := w.nsx.Journal().Writes(); !maps.Equal(got, c.want) {
 				t.Errorf("%s: %v, want %v", c.name, got, c.want)
 			}
 		}

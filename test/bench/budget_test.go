@@ -1,0 +1,177 @@
+package bench
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// budgetSizes are the numbers of Services with which everything is counted; as many of them as localsOf says are of
+// policy Local besides.
+var budgetSizes = []int{1, 100, 1000}
+
+func localsOf(services int) int { return min(services, 50) }
+
+// budgetRow is a line of the table.
+type budgetRow struct {
+	operation string
+	// calls and budgets by size.
+	calls, budgets []int
+	// incumbent is what the NSX-T load balancer of cloud-provider-vsphere takes, counted against a local NSX API.
+	incumbent string
+}
+
+// budget is the table, which each size adds a column to.
+type budget struct {
+	rows []*budgetRow
+	next int
+}
+
+// count does something and holds the calls that it took against the budget.
+func (b *budget) count(w *world, operation string, limit int, incumbent string, f func()) {
+	w.t.Helper()
+	w.nsx.Journal().Reset()
+	f()
+	calls := w.nsx.Journal().Count()
+	if b.next == len(b.rows) {
+		b.rows = append(b.rows, &budgetRow{operation: operation, incumbent: incumbent})
+	}
+	r := b.rows[b.next]
+	b.next++
+	r.calls, r.budgets = append(r.calls, calls), append(r.budgets, limit)
+	if calls > limit || (calls == 0 && limit > 0) {
+		w.t.Errorf("%s took %d calls, the budget is %d: %v", operation, calls, limit, w.nsx.Journal().Counts())
+	}
+}
+
+// TestBudget counts the NSX calls of operations by the simulator's journal, with the cluster's shared objects in place,
+// and prints the table.
+func TestBudget(t *testing.T) {
+	var b budget
+	for _, size := range budgetSizes {
+		b.next = 0
+		inWorld(t, size+200, 100, func(t *testing.T, w *world) { b.operations(t, w, size) })
+	}
+	b.print()
+}
+
+func (b *budget) operations(t *testing.T, w *world, size int) {
+	w.start(unlimited, nil)
+	ensure := func(services ...*corev1.Service) func() {
+		return func() { w.must(w.EnsureAll(t.Context(), workers, services)) }
+	}
+	remove := func(services ...*corev1.Service) func() {
+		return func() { w.must(w.DeleteAll(t.Context(), workers, services)) }
+	}
+	first, firstLocal := w.prime()
+	clusters := Services("cluster", size, cluster, "80")
+	locals := Services("local", localsOf(size), local, "80")
+	b.count(w, "create all S at once, 64 workers", max(3, 22*size/10), "12 x S", ensure(clusters...))
+	ensure(locals...)()
+
+	twenty := make([]string, 20)
+	for i := range twenty {
+		twenty[i] = fmt.Sprint(8000 + i)
+	}
+	for _, c := range []struct {
+		name                 string
+		budget               int
+		create, noop, delete string // the incumbent's
+		svc                  *corev1.Service
+	}{
+		{"1 port", 3, "12", "6 full lists", "-", Service("one", cluster, "80")},
+		{"3 ports", 3, "22", "8 full lists", "21", Service("three", cluster, "80", "443", "8080")},
+		{"20 ports", 4, "-", "25 full lists", "-", Service("twenty", cluster, twenty...)}, // two virtual servers, of at most 14 ports
+		{"TCP + UDP", 4, "no UDP", "-", "-", Service("both", cluster, "53", "53/UDP")},
+		{"1 port, policy Local", 5, "not honoured", "-", "-", Service("own", local, "80")},
+	} {
+		b.count(w, "create, "+c.name, c.budget, c.create, ensure(c.svc))
+		b.count(w, "no-op, "+c.name, 0, c.noop, ensure(c.svc))
+		b.count(w, "delete, "+c.name, c.budget, c.delete, remove(c.svc))
+	}
+
+	svc := Service("changed", cluster, "80", "443")
+	ensure(svc)()
+	svc.Spec.Ports[1].Port = 8443
+	b.count(w, "port change", 1, "-", ensure(svc))
+	svc.Spec.ExternalTrafficPolicy, svc.Spec.HealthCheckNodePort = local, 32001
+	b.count(w, "policy Cluster -> Local", 3, "-", ensure(svc))
+	svc.Spec.ExternalTrafficPolicy, svc.Spec.HealthCheckNodePort = cluster, 0
+	b.count(w, "policy Local -> Cluster", 3, "-", ensure(svc))
+	remove(svc)()
+
+	n := len(w.nodes)
+	perNode := "S full lists + a PUT a port"
+	for _, c := range []struct {
+		name      string
+		incumbent string
+		budget    int
+		nodes     []*corev1.Node
+	}{
+		{"node added", perNode, 2, Nodes(n + 1)},
+		{"node removed", perNode, 2, Nodes(n)},
+		{"node NotReady for 30 s, and back", "-", 0, slices.Concat(Nodes(n-1), []*corev1.Node{notReady(Node(n - 1))})},
+		{"all nodes replaced", perNode, 2, replaced(w.nodes, 500)},
+	} {
+		time.Sleep(10 * time.Second) // after the write before
+		b.count(w, c.name+", S Services", c.budget, c.incumbent, func() {
+			w.NodesChanged(c.nodes)
+			time.Sleep(30 * time.Second)
+			if c.budget == 0 {
+				w.NodesChanged(w.nodes)
+				time.Sleep(30 * time.Second)
+			}
+		})
+		w.nodes = c.nodes
+	}
+
+	all := slices.Concat(clusters, locals, []*corev1.Service{first, firstLocal})
+	b.count(w, "restart, S Services", w.lists(len(all)), "S x (5 + ports) full lists", func() {
+		w.start(unlimited, nil)
+		ensure(all...)()
+	})
+	if writes := w.nsx.Journal().Writes(); len(writes) > 0 {
+		t.Errorf("restart wrote: %v", writes)
+	}
+	// Each its own calls, a shared one for every five, and the pool, the monitor, and the node group with its addresses.
+	limit := 2*(len(clusters)+1) + 4*(len(locals)+1) + max(4, len(all)/5) + 4
+	b.count(w, "delete all S", limit, "21 x S (3 ports)", func() {
+		remove(all...)()
+		time.Sleep(10 * time.Second)
+	})
+}
+
+// lists are the calls that read everything of that many Services of one virtual server: a list of each of nine kinds, of
+// which virtual servers and allocations alone may have more than a page here, the allocations of the one IP pool, and the
+// usage of each load-balancer service.
+func (w *world) lists(services int) int {
+	pages := (services + 999) / 1000
+	return 8 + 2*pages + len(w.nsx.LBNames)
+}
+
+func (b *budget) print() {
+	columns := func(numbers []int) string {
+		var texts []string
+		for _, n := range numbers {
+			texts = append(texts, fmt.Sprint(n))
+		}
+		if len(slices.Compact(slices.Clone(numbers))) == 1 {
+			return texts[0]
+		}
+		return strings.Join(texts, " / ")
+	}
+	var text strings.Builder
+	tab := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(tab, "NSX calls, S = %s\tcalls\tbudget\tthe incumbent\n", columns(budgetSizes))
+	for _, r := range b.rows {
+		fmt.Fprintf(tab, "%s\t%s\t%s\t%s\n", r.operation, columns(r.calls), columns(r.budgets), r.incumbent)
+	}
+	tab.Flush()
+	fmt.Fprint(os.Stdout, text.String())
+}
