@@ -2,6 +2,7 @@ package nsxsim
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -119,25 +120,42 @@ func (r *request) matching(all []*object) []*object {
 	return all
 }
 
+// sortObjects sorts by a member: numbers before texts.
 func sortObjects(all []*object, p paging) []*object {
-	sorted := slices.Clone(all)
-	slices.SortStableFunc(sorted, func(a, b *object) int {
-		c := compareMembers(a.doc, b.doc, p.sortBy)
+	type keyed struct {
+		*object
+		number   int64
+		isNumber bool
+		text     string
+	}
+	keys := make([]keyed, len(all))
+	for i, o := range all {
+		k := keyed{object: o, text: o.doc.str(p.sortBy)}
+		k.number, k.isNumber = o.doc.integer(p.sortBy)
+		keys[i] = k
+	}
+	slices.SortStableFunc(keys, func(a, b keyed) int {
+		c := 0
+		switch {
+		case a.isNumber && b.isNumber:
+			c = cmp.Compare(a.number, b.number)
+		case a.isNumber:
+			c = -1
+		case b.isNumber:
+			c = 1
+		default:
+			c = strings.Compare(a.text, b.text)
+		}
 		if !p.ascending {
 			c = -c
 		}
 		return c
 	})
-	return sorted
-}
-
-func compareMembers(a, b document, name string) int {
-	x, xOK := a.integer(name)
-	y, yOK := b.integer(name)
-	if xOK && yOK {
-		return int(max(-1, min(1, x-y)))
+	sorted := make([]*object, len(keys))
+	for i, k := range keys {
+		sorted[i] = k.object
 	}
-	return strings.Compare(a.str(name), b.str(name))
+	return sorted
 }
 
 // page serves a list of plain values.

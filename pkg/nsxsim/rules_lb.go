@@ -56,6 +56,9 @@ func checkVirtualServer(c *change) *Error {
 			}
 		}
 	}
+	if c.old != nil && slices.Equal(poolsOf(c.old.doc), poolsOf(c.doc)) {
+		return nil // its services hold what they held
+	}
 	return c.checkServicesOf(&object{id: c.id, kind: c.kinds[KindVirtualServer], doc: c.doc})
 }
 
@@ -162,6 +165,9 @@ func checkPool(c *change) *Error {
 		if c.store.get(KindMonitor, id).doc.str("resource_type") != "LbPassiveMonitor" {
 			return refuseLB(codeLBConflict, "Monitor %s is not passive: it cannot be the passive monitor of a pool.", id)
 		}
+	}
+	if c.old != nil && budgetedMembers(c.old.doc) == budgetedMembers(c.doc) {
+		return nil // its services hold what they held
 	}
 	return c.checkServicesOf(&object{id: c.id, kind: c.kinds[KindPool], doc: c.doc})
 }

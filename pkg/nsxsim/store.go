@@ -28,7 +28,8 @@ type objectRef struct {
 // collection holds the objects of one kind.
 type collection struct {
 	byID    map[string]*object
-	ordered []*object // by seq
+	ordered []*object // by seq; those that byID does not have are gone
+	gone    int       // how many are
 }
 
 // store keeps documents by kind and two indexes over them: who refers to an
@@ -69,9 +70,19 @@ func (s *store) get(k Kind, id string) *object {
 // the slice beyond the lock.
 func (s *store) list(k Kind) []*object {
 	if c := s.collections[k]; c != nil {
+		c.tidy()
 		return c.ordered
 	}
 	return nil
+}
+
+// tidy takes out what is gone: all at once, as each would cost a move of all
+// that come after.
+func (c *collection) tidy() {
+	if c.gone > 0 {
+		c.ordered = slices.DeleteFunc(c.ordered, func(o *object) bool { return c.byID[o.id] != o })
+		c.gone = 0
+	}
 }
 
 // put stores a new object or replaces the one of the same id.
@@ -100,8 +111,9 @@ func (s *store) remove(o *object) {
 	c := s.of(o.kind.name)
 	s.unlink(o)
 	delete(c.byID, o.id)
-	i := c.index(o.seq)
-	c.ordered = slices.Delete(c.ordered, i, i+1)
+	if c.gone++; c.gone > len(c.ordered)/2 {
+		c.tidy()
+	}
 }
 
 func (s *store) unlink(o *object) {
