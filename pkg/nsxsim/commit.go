@@ -132,7 +132,7 @@ func (s *Sim) prepare(k *kind, id string, body document, old *object) (*object, 
 	}
 	problems := conform(doc, commonFields, resource, "")
 	problems = append(problems, conform(doc, k.fields, resource, "")...)
-	if n := len(doc.objects("tags")); n > s.maxTags() {
+	if n := countTags(doc); n > s.maxTags() {
 		problems = append(problems, fmt.Sprintf("tags must have at most %d items, got %d", s.maxTags(), n))
 	}
 	if len(problems) > 0 {
@@ -233,6 +233,17 @@ func (s *Sim) notFound(id string) *Error {
 		e.Code = 202
 	}
 	return e
+}
+
+// countTags leaves out the one that realising an intent adds.
+func countTags(doc document) int {
+	n := 0
+	for _, tag := range doc.objects("tags") {
+		if tag.str("scope") != policyPathScope {
+			n++
+		}
+	}
+	return n
 }
 
 func (s *Sim) maxTags() int {

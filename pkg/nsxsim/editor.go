@@ -107,7 +107,7 @@ func (e Editor) Release(poolID, addr string) error {
 
 func (e Editor) kind(k Kind) (*kind, error) {
 	kd := e.sim.kinds[k]
-	if kd == nil {
+	if kd == nil || e.sim.gone(kd) && !e.by.system {
 		return nil, noSuchURI(string(k))
 	}
 	return kd, nil

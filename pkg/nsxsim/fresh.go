@@ -32,12 +32,13 @@ var systemObjects = []systemObject{
 
 // populate makes what a fresh NSX has.
 func (s *Sim) populate(empty bool) error {
-	if s.kinds[KindApplicationProfile] != nil {
-		for _, o := range systemObjects {
-			if err := s.createSystem(o); err != nil {
-				return fmt.Errorf("%s: %w", o.name, err)
-			}
+	for _, o := range systemObjects {
+		if err := s.createSystem(o); err != nil {
+			return fmt.Errorf("%s: %w", o.name, err)
 		}
+	}
+	if err := s.adoptSystemObjects(); err != nil {
+		return err
 	}
 	if empty {
 		return nil
@@ -53,8 +54,8 @@ func (s *Sim) populate(empty bool) error {
 		return fmt.Errorf("the edge cluster: %w", err)
 	}
 	s.edgeClusterID = cluster.ID()
-	if s.kinds[KindLogicalRouter] == nil {
-		return nil
+	if s.gone(s.kinds[KindLogicalRouter]) {
+		return s.populateTier0()
 	}
 	tier0, err := s.As(DefaultUsername).Create(KindLogicalRouter, Object{
 		"id": freshID("tier-0"), "display_name": "tier-0", "router_type": "TIER0",

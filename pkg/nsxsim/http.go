@@ -181,6 +181,7 @@ func (s *Sim) serve(r *request) *response {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.realizeDue()
 	resp, err := r.route.serve(r)
 	if err != nil {
 		return r.refusal(err)

@@ -66,11 +66,15 @@ func (p paging) after(sort byte) (uint64, *Error) {
 // listObjects serves the list of a kind. In the usual order, that of creation, a
 // page goes on where the last ended even when objects came and went meanwhile.
 func listObjects(r *request) (*response, *Error) {
+	return r.listOf(r.matching(r.sim.store.list(r.route.kind.name)))
+}
+
+// listOf serves a list of objects, which must be in order of creation.
+func (r *request) listOf(all []*object) (*response, *Error) {
 	p, err := r.paging()
 	if err != nil {
 		return nil, err
 	}
-	all := r.matching(r.sim.store.list(r.route.kind.name))
 	if p.sortBy != "" {
 		sorted := sortObjects(all, p)
 		return r.pageOf(p, len(sorted), func(i int) json.RawMessage { return r.sim.answer(r.author.user, sorted[i]) })

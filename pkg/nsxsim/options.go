@@ -52,6 +52,10 @@ type Options struct {
 	// Clock; by default they see it at once. Lists always do.
 	SearchDelay time.Duration
 
+	// RealizationDelay is how long it takes until what is written to the Policy
+	// API is realised in the Manager's objects. Default: it is at once.
+	RealizationDelay time.Duration
+
 	// Capacity replaces that of some sizes of LbService.
 	Capacity map[string]Capacity
 

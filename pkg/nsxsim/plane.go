@@ -59,7 +59,11 @@ func (d *planeDriver) close() {
 // store, or removed.
 func (s *Sim) committed(o *object) {
 	ref := objectRef{o.kind.name, o.id}
-	s.index.learn(s.clock.Now(), ref, s.store.get(ref.kind, ref.id))
+	index := s.index
+	if s.policy != nil && s.policy.byName[ref.kind] != nil {
+		index = s.policy.index
+	}
+	index.learn(s.clock.Now(), ref, s.store.get(ref.kind, ref.id))
 	if s.plane != nil && o.kind.traffic {
 		s.plane.mark()
 	}

@@ -2,7 +2,6 @@ package nsxsim
 
 import (
 	"net/http"
-	"net/url"
 	"strings"
 )
 
@@ -43,17 +42,22 @@ func (s *Sim) resolve(r *request) route {
 		}
 	}
 	unknown := route{op: r.Method + " (unknown)", below: path, refused: noSuchURI(path)}
+	if escaped, ok := strings.CutPrefix(r.URL.EscapedPath(), policyBase+"/"); ok {
+		segments, ok := unescape(escaped)
+		if !ok {
+			return unknown
+		}
+		rt := s.policyRoute(r, segments, unknown)
+		rt.below = path
+		return rt
+	}
 	escaped, ok := strings.CutPrefix(r.URL.EscapedPath(), managerBase+"/")
 	if !ok {
 		return unknown
 	}
-	segments := strings.Split(strings.TrimSuffix(escaped, "/"), "/")
-	for i, segment := range segments {
-		plain, err := url.PathUnescape(segment)
-		if err != nil || plain == "" {
-			return unknown
-		}
-		segments[i] = plain
+	segments, ok := unescape(escaped)
+	if !ok {
+		return unknown
 	}
 	unknown.below = "/" + strings.Join(segments, "/")
 	if rt, ok := s.nodeRoute(r, unknown.below[1:]); ok {

@@ -135,7 +135,10 @@ func (x *searchIndex) candidates(q *query) (refs map[objectRef]struct{}, narrowe
 
 // search serves GET /search/query and /search. Objects are shown as they were
 // when they were indexed.
-func search(r *request) (*response, *Error) {
+func search(r *request) (*response, *Error) { return r.sim.index.serve(r) }
+
+// serve answers a search request from this index.
+func (x *searchIndex) serve(r *request) (*response, *Error) {
 	p, err := r.paging()
 	if err != nil {
 		return nil, err
@@ -147,12 +150,11 @@ func search(r *request) (*response, *Error) {
 	if perr != nil {
 		return nil, invalid(perr.Error())
 	}
-	index := r.sim.index
-	index.catchUp(r.sim.clock.Now())
-	if r.sim.quirks.SearchRefusesWhileIndexing && len(index.pending) > 0 {
-		return nil, refuse(codeSearchIndexing, "Search index is being updated: %d objects are left. Please retry.", len(index.pending))
+	x.catchUp(r.sim.clock.Now())
+	if r.sim.quirks.SearchRefusesWhileIndexing && len(x.pending) > 0 {
+		return nil, refuse(codeSearchIndexing, "Search index is being updated: %d objects are left. Please retry.", len(x.pending))
 	}
-	found := index.find(q)
+	found := x.find(q)
 	if p.sortBy != "" {
 		found = sortObjects(found, p)
 	}

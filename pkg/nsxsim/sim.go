@@ -32,6 +32,7 @@ type Sim struct {
 	done    chan struct{} // closed by Close
 	close   func()
 	plane   *planeDriver // nil without a data plane
+	policy  *policy      // nil before NSX 2.4; guarded by mu
 
 	mu      sync.Mutex // guards all below, and newID
 	newID   func() string
@@ -71,8 +72,16 @@ func New(o Options) (*Sim, error) {
 		health:              map[netip.Addr]bool{},
 	}
 	s.done = make(chan struct{})
+	if !rel.before(2, 4) {
+		s.policy = newPolicy(o, s.logger)
+	}
 	s.close = sync.OnceFunc(func() {
+		s.mu.Lock() // nothing starts after done
 		close(s.done)
+		s.mu.Unlock()
+		if s.policy != nil {
+			s.policy.running.Wait()
+		}
 		if s.plane != nil {
 			s.plane.close()
 		}
@@ -90,16 +99,16 @@ func New(o Options) (*Sim, error) {
 		s.capacity[size] = c
 	}
 	for _, k := range manager() {
-		if k.removed != "" && !rel.before(9, 0) {
-			continue
-		}
 		s.kinds[k.name] = k
-		if k.path != "" {
+		if k.path != "" && !s.gone(k) {
 			s.paths[k.path] = k
 		}
 	}
 	if err := s.populate(o.Empty); err != nil {
 		return nil, fmt.Errorf("making a fresh NSX: %w", err)
+	}
+	if s.policy != nil {
+		s.policy.delay = o.RealizationDelay // what is there from the start is realised from the start
 	}
 	if o.DataPlane != nil {
 		s.drive(*o.DataPlane)
@@ -125,6 +134,10 @@ func (s *Sim) EdgeClusterID() string { return s.edgeClusterID }
 // Options.Empty.
 func (s *Sim) Tier0ID() string { return s.tier0ID }
 
+// gone tells whether the release no longer has the kind. It is still there
+// within: the Policy API is realised in it.
+func (s *Sim) gone(k *kind) bool { return k.removed != "" && !s.release.before(9, 0) }
+
 // now is the time in milliseconds, as NSX writes timestamps.
 func (s *Sim) now() int64 { return s.clock.Now().UnixMilli() }
 
@@ -132,6 +145,7 @@ func (s *Sim) now() int64 { return s.clock.Now().UnixMilli() }
 func (s *Sim) Get(k Kind, id string) Object {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.realizeDue()
 	o := s.store.get(k, id)
 	if o == nil {
 		return nil
@@ -143,6 +157,7 @@ func (s *Sim) Get(k Kind, id string) Object {
 func (s *Sim) List(k Kind) []Object {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.realizeDue()
 	var objects []Object
 	for _, o := range s.store.list(k) {
 		objects = append(objects, decodeObject(s.answer(o.owner, o)))
@@ -154,6 +169,7 @@ func (s *Sim) List(k Kind) []Object {
 func (s *Sim) Allocations(poolID string) []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.realizeDue()
 	pool := s.store.get(KindIPPool, poolID)
 	if pool == nil {
 		return nil

@@ -98,6 +98,10 @@ func (s *store) put(o *object) {
 		c.ordered = append(c.ordered, o)
 	}
 	c.byID[o.id] = o
+	s.link(o)
+}
+
+func (s *store) link(o *object) {
 	self := objectRef{o.kind.name, o.id}
 	for _, target := range o.refs {
 		add(s.referrers, target, self)

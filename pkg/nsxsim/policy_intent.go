@@ -1,0 +1,185 @@
+package nsxsim
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+)
+
+// Intents are the documents of the Policy API: what its clients want. They are
+// stored under their paths, and all rules of theirs are here; what becomes of
+// them is the realisation's affair.
+
+func (s *Sim) intentAt(path string) *object {
+	if k := s.policy.kindAt(path); k != nil {
+		return s.store.get(k.name, path)
+	}
+	return nil
+}
+
+// childrenOf gives the objects of a kind that are in the object at a path, in
+// order of creation.
+func (s *Sim) childrenOf(path string, k Kind) []*object {
+	return s.store.resolve(s.store.keyed["policy-parent/"+path], []Kind{k})
+}
+
+// putIntent creates the object at a path or, if the body carries its present
+// revision, replaces it whole.
+func (s *Sim) putIntent(by author, k *policyKind, path string, body document) (*object, *Error) {
+	old := s.store.get(k.name, path)
+	if old != nil {
+		if revision, ok := body.integer("_revision"); !ok || revision != old.revision {
+			return nil, s.stale(old)
+		}
+	}
+	return s.storeIntent(by, k, path, body, old)
+}
+
+// patchIntent creates the object at a path or puts the members of the body in
+// the place of its own; those that are null are taken away. It takes no revision.
+func (s *Sim) patchIntent(by author, k *policyKind, path string, patch document) (*object, *Error) {
+	old := s.store.get(k.name, path)
+	doc := document{}
+	if old != nil {
+		doc = old.doc.clone()
+	}
+	for name, raw := range patch {
+		if isNull(raw) {
+			delete(doc, name)
+		} else {
+			doc[name] = raw
+		}
+	}
+	return s.storeIntent(by, k, path, doc, old)
+}
+
+// patch parses the body and keeps the members that are null.
+func (r *request) patch() (document, *Error) {
+	doc, err := r.document()
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(r.body, &doc); err != nil {
+		return nil, refuse(codeBadJSON, "Unable to parse the request: %v", err)
+	}
+	return doc, nil
+}
+
+func (s *Sim) storeIntent(by author, k *policyKind, path string, body document, old *object) (*object, *Error) {
+	o, err := s.prepareIntent(k, path, body, old)
+	if err != nil {
+		return nil, err
+	}
+	if old == nil {
+		uid := s.newID()
+		if by.system {
+			uid = freshID(o.doc.str("id")) // that of the Manager's object, which was there first
+		}
+		o.doc.set("unique_id", uid)
+		o.doc.set("realization_id", uid)
+		o.doc.set("_create_user", by.user)
+		o.doc.set("_create_time", s.now())
+		o.doc.set("_system_owned", by.system)
+	} else {
+		o.revision = old.revision + 1
+		for _, name := range []string{"unique_id", "realization_id", "_create_user", "_create_time", "_system_owned"} {
+			o.doc[name] = old.doc[name]
+		}
+	}
+	o.keys = append(o.keys, "unique/"+o.doc.str("unique_id"), "policy-parent/"+parentPath(path))
+	s.commit(by, o)
+	s.intentChanged(o)
+	return o, nil
+}
+
+// prepareIntent checks a body against all rules and gives the object it would
+// become, with nothing stored yet.
+func (s *Sim) prepareIntent(k *policyKind, path string, body document, old *object) (*object, *Error) {
+	doc := body.clone()
+	id := path[strings.LastIndexByte(path, '/')+1:]
+	if s.policy.kindAt(path) != k || len(id) > 255 {
+		return nil, invalid(fmt.Sprintf("id %q must have 1 to 255 characters and no slash", id))
+	}
+	if given := doc.str("id"); given != "" && given != id {
+		return nil, refusePolicy(codePolicyInvalid, "The id %s in the body differs from that of path=[%s].", given, path)
+	}
+	resource, err := resourceType(&k.kind, doc, old)
+	if err != nil {
+		return nil, err
+	}
+	problems := conform(doc, commonFields, resource, "")
+	problems = append(problems, conform(doc, policyFields, resource, "")...)
+	problems = append(problems, conform(doc, k.fields, resource, "")...)
+	if n := countTags(doc); n > s.maxTags() {
+		problems = append(problems, fmt.Sprintf("tags must have at most %d items, got %d", s.maxTags(), n))
+	}
+	if len(problems) > 0 {
+		return nil, invalid(problems...)
+	}
+	doc.set("id", id)
+	doc.set("path", path)
+	doc.set("relative_path", id)
+	doc.set("parent_path", parentPath(path))
+	doc.set("marked_for_delete", false)
+	doc.set("overridden", false)
+	doc.set("remote_path", "")
+	if doc.str("display_name") == "" {
+		doc.set("display_name", id)
+	}
+	refs, err := s.resolvePaths(k, path, doc)
+	if err != nil {
+		return nil, err
+	}
+	if k.check != nil {
+		if err := k.check(&change{Sim: s, id: path, old: old, doc: doc, resource: resource}); err != nil {
+			return nil, err
+		}
+	}
+	o := &object{kind: &k.kind, id: path, doc: doc, refs: refs}
+	if k.keys != nil {
+		o.keys = k.keys(doc)
+	}
+	return o, nil
+}
+
+// resolvePaths finds what an object is in and what it refers to.
+func (s *Sim) resolvePaths(k *policyKind, path string, doc document) ([]objectRef, *Error) {
+	ids := references(doc, k.fields, "")
+	if k.refs != nil {
+		ids = append(ids, k.refs(doc)...)
+	}
+	if k.parent != "" {
+		ids = append(ids, idField{"parent_path", []Kind{k.parent}, parentPath(path)})
+	}
+	var refs []objectRef
+	for _, f := range ids {
+		if s.store.get(f.kinds[0], f.id) == nil {
+			return nil, invalidPath(f.id)
+		}
+		refs = append(refs, objectRef{f.kinds[0], f.id})
+	}
+	return refs, nil
+}
+
+// removeIntent deletes an object that holds no other and that nothing refers to.
+func (s *Sim) removeIntent(path string) *Error {
+	o := s.intentAt(path)
+	if o == nil {
+		return s.notFound(path)
+	}
+	if o.doc.boolean("_system_owned") {
+		return refusePolicy(codePolicyInUse, "The object path=[%s] is owned by the system and cannot be deleted.", path)
+	}
+	var users []string
+	for _, r := range s.store.referrersOf(objectRef{o.kind.name, path}) {
+		users = append(users, r.id)
+	}
+	if len(users) > 0 {
+		return refusePolicy(codePolicyInUse, "The object path=[%s] cannot be deleted as either it has children or it is being referenced by other objects path=[%s].",
+			path, strings.Join(users, ","))
+	}
+	s.store.remove(o)
+	s.committed(o)
+	s.intentChanged(o)
+	return nil
+}
