@@ -16,6 +16,8 @@ type Inventory struct {
 	// not matter. An id may be any string; without one, it is made. References may
 	// name an object by its display_name instead of its id. An object whose id
 	// exists is replaced: the AdvertisementConfig of a router has the router's id.
+	// Objects of the Policy API are named by path instead of id, and refer to others
+	// by path; they are realised at once.
 	Objects []Object `json:"objects,omitempty"`
 	// Allocations are addresses taken from IP pools.
 	Allocations []Allocation `json:"allocations,omitempty"`
@@ -50,7 +52,7 @@ func (s *Sim) Load(inv Inventory) error {
 		for _, l := range todo {
 			if err := s.loadObject(l.object); err != nil {
 				var refused *Error
-				if !errors.As(err, &refused) || refused.Code != codeReferenceMissing {
+				if !errors.As(err, &refused) || refused.Code != codeReferenceMissing && refused.Code != codePolicyPath {
 					return l.wrap(err)
 				}
 				later, errs = append(later, l), append(errs, l.wrap(err))
@@ -86,6 +88,9 @@ func (s *Sim) loadObject(given Object) error {
 	editor := s.As(user).Overwrite()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.policy != nil && s.policy.byName[Kind(given.String("kind"))] != nil {
+		return s.loadIntent(editor.by, given)
+	}
 	k, err := editor.kind(Kind(given.String("kind")))
 	if err != nil {
 		return fmt.Errorf("kind %q: %w", given.String("kind"), err)
@@ -128,7 +133,7 @@ func (s *Sim) loadAllocation(a Allocation) error {
 	if err := mayAllocate(pool, p, addr); err != nil {
 		return err
 	}
-	p.allocated = append(p.allocated, allocation{addr, s.now(), DefaultUsername})
+	p.allocated = append(p.allocated, allocation{addr: addr, at: s.now(), user: DefaultUsername})
 	return nil
 }
 
@@ -193,11 +198,12 @@ func (s *Sim) Snapshot() Inventory {
 	var all []*object
 	for k := range s.kinds {
 		for _, o := range s.store.list(k) {
-			if !o.doc.boolean("_system_owned") {
+			if !o.doc.boolean("_system_owned") && !s.isRealized(o) {
 				all = append(all, o)
 			}
 		}
 	}
+	all = append(all, s.intents()...)
 	slices.SortFunc(all, func(a, b *object) int {
 		if a.seq < b.seq {
 			return -1
@@ -209,10 +215,16 @@ func (s *Sim) Snapshot() Inventory {
 		snap := decodeObject(o.raw)
 		snap["kind"] = string(o.kind.name)
 		snap["as"] = o.doc.str("_create_user")
+		if addr := s.realizedAddress(o); addr.IsValid() {
+			snap["realized_ip"] = addr.String()
+		}
 		inv.Objects = append(inv.Objects, snap)
 	}
 	for _, pool := range s.store.list(KindIPPool) {
 		for _, a := range s.ipPoolState(pool.id).allocated {
+			if a.intent {
+				continue // comes with its intent
+			}
 			inv.Allocations = append(inv.Allocations, Allocation{pool.id, a.addr.String()})
 		}
 	}

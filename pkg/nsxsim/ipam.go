@@ -17,9 +17,10 @@ type ipPool struct {
 }
 
 type allocation struct {
-	addr netip.Addr
-	at   int64
-	user string
+	addr   netip.Addr
+	at     int64
+	user   string
+	intent bool // an IpAddressAllocation of the Policy API holds it
 }
 
 func (p *ipPool) index(a netip.Addr) int {
@@ -60,7 +61,7 @@ func (s *Sim) allocateAddress(user string, pool *object, want netip.Addr) (netip
 	if !want.IsValid() {
 		return want, refuseIDs(codePoolExhausted, "Unable to allocate an IP address: IpPool %s is exhausted.", pool.id)
 	}
-	p.allocated = append(p.allocated, allocation{want, s.now(), user})
+	p.allocated = append(p.allocated, allocation{addr: want, at: s.now(), user: user})
 	return want, nil
 }
 

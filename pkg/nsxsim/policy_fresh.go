@@ -23,7 +23,7 @@ func (s *Sim) adoptSystemObjects() error {
 			}
 			path := s.pathOf(k, "/infra", o.name)
 			doc := document{"resource_type": encode(resource)}
-			if _, err := s.storeIntent(system, k, path, doc, nil); err != nil {
+			if _, err := s.storeIntent(system, k, path, doc, nil, freshID(o.name)); err != nil {
 				return fmt.Errorf("%s: %w", path, err)
 			}
 		}

@@ -32,7 +32,7 @@ func (s *Sim) putIntent(by author, k *policyKind, path string, body document) (*
 			return nil, s.stale(old)
 		}
 	}
-	return s.storeIntent(by, k, path, body, old)
+	return s.storeIntent(by, k, path, body, old, "")
 }
 
 // patchIntent creates the object at a path or puts the members of the body in
@@ -50,7 +50,7 @@ func (s *Sim) patchIntent(by author, k *policyKind, path string, patch document)
 			doc[name] = raw
 		}
 	}
-	return s.storeIntent(by, k, path, doc, old)
+	return s.storeIntent(by, k, path, doc, old, "")
 }
 
 // patch parses the body and keeps the members that are null.
@@ -65,15 +65,16 @@ func (r *request) patch() (document, *Error) {
 	return doc, nil
 }
 
-func (s *Sim) storeIntent(by author, k *policyKind, path string, body document, old *object) (*object, *Error) {
+// storeIntent creates or replaces an intent. A new one gets the unique_id given, or
+// one of its own.
+func (s *Sim) storeIntent(by author, k *policyKind, path string, body document, old *object, uid string) (*object, *Error) {
 	o, err := s.prepareIntent(k, path, body, old)
 	if err != nil {
 		return nil, err
 	}
 	if old == nil {
-		uid := s.newID()
-		if by.system {
-			uid = freshID(o.doc.str("id")) // that of the Manager's object, which was there first
+		if uid == "" {
+			uid = s.newID()
 		}
 		o.doc.set("unique_id", uid)
 		o.doc.set("realization_id", uid)

@@ -344,16 +344,18 @@ func realizeIPAllocation(s *Sim, o *object, rec *realization) *Error {
 		return invalidPath(path)
 	}
 	p := s.ipPoolState(pool.id)
-	var want netip.Addr
+	want := rec.want
 	if text := o.doc.str("allocation_ip"); text != "" {
 		want = parseAddress(text)
+	}
+	if want.IsValid() {
 		if err := mayAllocate(pool, p, want); err != nil {
 			return err
 		}
 	} else if want = s.firstFree(pool, p, netip.Addr{}); !want.IsValid() {
 		return refuseIDs(codePoolExhausted, "Unable to allocate an IP address: IpPool %s is exhausted.", pool.id)
 	}
-	p.allocated = append(p.allocated, allocation{want, s.now(), policyUser})
+	p.allocated = append(p.allocated, allocation{want, s.now(), policyUser, true})
 	rec.address, rec.pool = want, pool.id
 	return nil
 }

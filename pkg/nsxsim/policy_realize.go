@@ -54,6 +54,7 @@ type realization struct {
 	service string     // path of the LBService that a virtual server is on
 	pool    string     // id of the Manager's IP pool that the address is from
 	address netip.Addr // of an IpAddressAllocation
+	want    netip.Addr // the address that it had when a snapshot was taken
 }
 
 func newPolicy(o Options, log klog.Logger) *policy {
@@ -180,11 +181,14 @@ func (s *Sim) unrealize(rec *realization) *Error {
 	return nil
 }
 
-// make creates an object of the Manager, or replaces it.
+// make creates an object of the Manager, or replaces the one made before.
 func (s *Sim) make(rec *realization, path string, kind Kind, id string, doc document) *Error {
 	k, ref := s.kinds[kind], objectRef{kind, id}
 	var err *Error
 	if old := s.store.get(kind, id); old != nil {
+		if s.policy.made[ref] != path {
+			return refuse(codeValidation, "An object with id %s exists already.", id)
+		}
 		doc.set("_revision", old.revision)
 		_, err = s.update(realizer(), k, id, doc)
 	} else {

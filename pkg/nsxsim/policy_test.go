@@ -594,3 +594,50 @@ func TestPolicyKeepsTheRulesOfRequests(t *testing.T) {
 		t.Errorf("the journal counts %d: %v", got, r.Journal().Counts())
 	}
 }
+
+func TestPolicySnapshot(t *testing.T) {
+	r := newPolicyRig(t, nsxsim.Options{})
+	r.balancer("SMALL")
+	r.must("PATCH", "/infra/ip-pools/vips", "{}")
+	r.must("PATCH", "/infra/ip-pools/vips/ip-subnets/s", doc{"resource_type": "IpAddressPoolStaticSubnet", "cidr": "10.9.0.0/24",
+		"allocation_ranges": []doc{{"start": "10.9.0.1", "end": "10.9.0.9"}}})
+	for _, id := range []string{"gone", "kept"} {
+		r.must("PATCH", "/infra/ip-pools/vips/ip-allocations/"+id, "{}")
+	}
+	r.must("DELETE", "/infra/ip-pools/vips/ip-allocations/gone", nil)
+	pool := r.must("GET", "/infra/ip-pools/vips", nil).String("unique_id")
+	if _, err := r.As("admin").Overwrite().Allocate(pool, "10.9.0.9"); err != nil {
+		t.Fatal(err)
+	}
+	r.must("PATCH", "/infra/lb-virtual-servers/v", virtualServer("10.9.0.2", "80", doc{"lb_service_path": "/infra/lb-services/lb"}))
+
+	again := newPolicyRig(t, nsxsim.Options{RealizationDelay: time.Hour})
+	if err := again.Load(r.Snapshot()); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(r.Snapshot(), again.Snapshot(), ignoreTimes()); diff != "" {
+		t.Errorf("the snapshot of what was loaded (-want +got):\n%s", diff)
+	}
+	if got := again.allocated("/infra/ip-pools/vips/ip-allocations/kept"); got != "10.9.0.2" {
+		t.Errorf("the allocation has now %q", got)
+	}
+	want, got := r.List(nsxsim.KindLBService)[0], again.List(nsxsim.KindLBService)[0]
+	if diff := cmp.Diff(want.Strings("virtual_server_ids"), got.Strings("virtual_server_ids")); diff != "" {
+		t.Errorf("the service in the Manager (-want +got):\n%s", diff)
+	}
+}
+
+// ignoreTimes leaves out what a snapshot does not keep.
+func ignoreTimes() cmp.Option {
+	return cmp.FilterPath(func(p cmp.Path) bool {
+		key, ok := p.Last().(cmp.MapIndex)
+		if !ok {
+			return false
+		}
+		switch key.Key().String() {
+		case "_revision", "_create_time", "_last_modified_time", "_last_modified_user":
+			return true
+		}
+		return false
+	}, cmp.Ignore())
+}
