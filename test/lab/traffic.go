@@ -52,11 +52,16 @@ func (l *Lab) HTTPClient(i int) *http.Client {
 
 // HTTPGet asks a URL as the first client and returns what a pod answered.
 func (l *Lab) HTTPGet(ctx context.Context, url string) (echo.Answer, error) {
+	return HTTPGetAs(ctx, l.HTTPClient(1), url)
+}
+
+// HTTPGetAs asks a URL as a client and returns what a pod answered.
+func HTTPGetAs(ctx context.Context, client *http.Client, url string) (echo.Answer, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return echo.Answer{}, err
 	}
-	resp, err := l.HTTPClient(1).Do(req)
+	resp, err := client.Do(req)
 	if err != nil {
 		return echo.Answer{}, err
 	}

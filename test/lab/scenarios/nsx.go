@@ -100,11 +100,13 @@ type member struct {
 	Address    string `json:"ip_address"`
 	Status     string `json:"status"`
 	Statistics struct {
-		Total int `json:"total_sessions"`
+		Total   int `json:"total_sessions"`
+		Current int `json:"current_sessions"`
 	} `json:"statistics"`
 }
 
-// members asks NSX for the members of the pool that serves an address: their status and how many connections they had.
+// members asks NSX for the members of the pool that serves an address: their status and how many connections they have
+// and had.
 func (s *Stage) members(ip string) map[string]member {
 	servers := s.virtualServers(ip)
 	if len(servers) != 1 {

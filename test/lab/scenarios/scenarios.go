@@ -35,6 +35,8 @@ func All() []Scenario {
 		{7, "kubectl edit: from NodePort to LoadBalancer with two ports", edit},
 		{8, "the source address, policy Cluster", sourceCluster},
 		{9, "kubectl patch: policy Local", sourceLocal},
+		{10, "from policy Cluster to Local and back, under traffic", flip},
+		{11, "a pod and nodes leave, under traffic", leave},
 		{13, "delete a Service, and many of them", deletion},
 		{15, "a Service made by a program", program},
 		{16, "EXTERNAL-IP stays over edits and restarts", stays},
@@ -84,6 +86,7 @@ func (sc Scenario) Play(ctx context.Context, l *lab.Lab) Result {
 		return r
 	}
 	s.run(sc.play)
+	s.sendClientsHome()
 	s.run((*Stage).strike)
 	r.Took, r.Err, r.Seen, r.Transcript = time.Since(began), s.failure, strings.Join(s.seen, ", "), s.transcript.String()
 	return r

@@ -9,18 +9,19 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
+	discoveryv1 "k8s.io/api/discovery/v1"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestMatching(t *testing.T) {
 	for pattern, want := range map[string][]int{
-		"":         {1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 15, 16},
+		"":         {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 13, 15, 16},
 		"1":        {1},
 		"3|9":      {3, 9},
 		"1[356]":   {13, 15, 16},
 		"headless": {2},
-		"policy":   {8, 9},
+		"policy":   {8, 9, 10},
 		"nothing":  nil,
 		"(":        nil,
 	} {
@@ -97,6 +98,45 @@ func TestNeverFailsOnTheFirstError(t *testing.T) {
 	})
 	if !errors.Is(s.failure, reason) {
 		t.Errorf("failure %v", s.failure)
+	}
+}
+
+func TestVisits(t *testing.T) {
+	at := func(seconds int64) time.Time { return time.Unix(seconds, 0) }
+	refused := errors.New("refused")
+	made := visits{{began: at(1)}, {began: at(3), err: refused}, {began: at(2)}}
+	if got := made.failed(); len(got) != 1 || !errors.Is(got[0].err, refused) {
+		t.Errorf("failed: %v", got)
+	}
+	if got := made.since(at(2)); len(got) != 2 || !got[0].began.Equal(at(3)) || !got[1].began.Equal(at(2)) {
+		t.Errorf("since 2: %v", got)
+	}
+	s := &Stage{ctx: t.Context()}
+	s.run(func(s *Stage) { s.wantAnswers("early", made[:1]) })
+	if s.failure != nil {
+		t.Error(s.failure)
+	}
+	s.run(func(s *Stage) { s.wantAnswers("late", made) })
+	if !errors.Is(s.failure, refused) || !strings.Contains(s.failure.Error(), "1 of 3") {
+		t.Errorf("failure %v", s.failure)
+	}
+}
+
+func TestServesOn(t *testing.T) {
+	for _, c := range []struct {
+		ready, serving, terminating *bool
+		want                        bool
+	}{
+		{nil, nil, nil, false},
+		{new(true), new(true), new(false), false},
+		{new(false), new(true), new(true), true},
+		{new(false), new(false), new(true), false},
+		{new(true), new(true), new(true), false}, // publishNotReadyAddresses
+	} {
+		e := discoveryv1.Endpoint{Conditions: discoveryv1.EndpointConditions{Ready: c.ready, Serving: c.serving, Terminating: c.terminating}}
+		if got := servesOn(e); got != c.want {
+			t.Errorf("%s: %t", conditions(e), got)
+		}
 	}
 }
 

@@ -51,22 +51,7 @@ func sourceLocal(s *Stage) {
 	}
 	s.saw("healthCheckNodePort %d says 200 and 503", check)
 
-	// The verdict of NSX on each node takes fall count times the interval; a second more for what is on its way.
-	monitor := s.monitor()
-	within := time.Duration(monitor.FallCount)*monitor.Interval + monitor.Timeout + time.Second
-	took := s.eventually("only nodes with endpoints are UP", within, func() error {
-		members := s.members(ip)
-		for name, address := range nodes {
-			want := "DOWN"
-			if slices.Contains(with, name) {
-				want = "UP"
-			}
-			if got := members[address].Status; got != want {
-				return fmt.Errorf("%s is %q, want %s", name, got, want)
-			}
-		}
-		return nil
-	})
+	took := s.onlyUp(ip, nodes, with)
 	before := s.members(ip)
 	for _, a := range s.answers(at, 20) {
 		if from := a.Client.Addr(); from != s.Block.Client(1) {
@@ -90,4 +75,28 @@ func sourceLocal(s *Stage) {
 	if p := s.service("nginx-svc").Spec.ExternalTrafficPolicy; p != corev1.ServiceExternalTrafficPolicyLocal {
 		s.fail("policy is %s", p)
 	}
+}
+
+// verdictWithin is how soon NSX has found out what has become of a node: fall count times the monitor's interval, and
+// the timeout of a check and a second for the change itself to get there.
+func (s *Stage) verdictWithin() time.Duration {
+	m := s.monitor()
+	return time.Duration(m.FallCount)*m.Interval + m.Timeout + time.Second
+}
+
+// onlyUp waits until NSX has found out which nodes of an address are UP, and returns how long that took.
+func (s *Stage) onlyUp(ip string, nodes map[string]string, up []string) time.Duration {
+	return s.eventually("only "+strings.Join(up, " and ")+" UP", s.verdictWithin(), func() error {
+		members := s.members(ip)
+		for name, address := range nodes {
+			want := "DOWN"
+			if slices.Contains(up, name) {
+				want = "UP"
+			}
+			if got := members[address].Status; got != want {
+				return fmt.Errorf("%s is %q, want %s", name, got, want)
+			}
+		}
+		return nil
+	})
 }

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -31,6 +32,11 @@ type Stage struct {
 
 	before nsxState // when the scenario began
 	writes int      // to NSX, until then
+
+	// clients ends what goes on beside the scenario, running counts it.
+	clients    context.Context
+	endClients context.CancelFunc
+	running    sync.WaitGroup
 
 	failure    error
 	seen       []string
@@ -61,7 +67,14 @@ func newStage(ctx context.Context, l *lab.Lab, namespace string) (*Stage, error)
 		return nil, err
 	}
 	s.before, s.writes = stateOf(l.NSX.Sim), writesOf(l.NSX.Sim)
+	s.clients, s.endClients = context.WithCancel(ctx)
 	return s, nil
+}
+
+// sendClientsHome ends what goes on beside the scenario.
+func (s *Stage) sendClientsHome() {
+	s.endClients()
+	s.running.Wait()
 }
 
 // strike takes away what the scenario made, and waits until no trace is left in NSX.
