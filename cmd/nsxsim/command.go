@@ -50,7 +50,8 @@ an inventory adds to that. When it is ready it prints one line:
 and it runs until SIGTERM or SIGINT. Its state is in memory only.
 
 Beside the API of NSX, /_nsxsim/ steers the simulator, with the same credentials: GET, POST, PUT and DELETE faults;
-POST pause and resume; GET and DELETE journal; GET state, which gives an inventory to start another one from.`,
+POST pause and resume; GET and DELETE journal; GET state, a snapshot, which is an inventory, too; PUT state, which
+restores a snapshot; POST state, which adds an inventory.`,
 		Example: `  # A manager for a client under test
   nsxsim --addr 127.0.0.1:8443 --ca-out ca.crt --inventory inventory.yaml -v
   curl --cacert ca.crt -u admin:VMware1!VMware1! https://127.0.0.1:8443/api/v1/loadbalancer/services
@@ -86,7 +87,7 @@ POST pause and resume; GET and DELETE journal; GET state, which gives an invento
 	fs.BoolVar(&f.plain, "plain", false, "HTTP instead of HTTPS")
 	fs.StringVar(&f.inventory, "inventory", "", "YAML file of objects and allocations to start with: {objects: [{kind: LbPool, ...}], allocations: [{pool: NAME, address: IP}]}")
 	fs.StringVar(&f.faults, "faults", "", "YAML file with a list of fault rules")
-	fs.StringVar(&f.nsxVersion, "nsx-version", nsxsim.DefaultVersion, "NSX version to be; decides some limits")
+	fs.StringVar(&f.nsxVersion, "nsx-version", nsxsim.DefaultVersion, "NSX version to be: 2.5, 3.2, 4.1, 9.0 or a full one; decides some limits, and 9.0 has no Manager API for load balancing")
 	fs.StringArrayVar(&f.quirks, "quirk", nil, "behaviour where managers differ, NAME or NAME=VALUE, repeatable: chosenAddress=refused|ignored, "+strings.Join(booleanQuirks(), ", "))
 	fs.BoolVar(&f.empty, "empty", false, "start without edge cluster and tier-0 router")
 	fs.IntVar(&f.rateLimit, "rate-limit", 0, fmt.Sprintf("requests a second of one user; over it 429. 0 is no limit, NSX's is %d", nsxsim.NSXRateLimit))

@@ -60,6 +60,17 @@ func (s *Sim) serveAdmin(r *request) *response {
 		return done
 	case "GET state":
 		return answer(s.Snapshot())
+	case "POST state", "PUT state":
+		inventory, err := ParseInventory(r.body)
+		if err == nil && r.Method == http.MethodPut {
+			err = s.Restore(inventory)
+		} else if err == nil {
+			err = s.Load(inventory)
+		}
+		if err != nil {
+			return r.refusal(refuse(codeBadJSON, "%v", err))
+		}
+		return done
 	}
 	return r.refusal(noSuchURI(r.URL.Path))
 }

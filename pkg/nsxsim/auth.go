@@ -2,10 +2,12 @@ package nsxsim
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/pem"
 	"fmt"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,6 +23,7 @@ const (
 type authenticator struct {
 	users   map[string]User
 	byCert  map[string]string // user by the DER of the certificate
+	byToken map[string]string // user by the SHA-256 of the bearer token
 	clock   clock.Clock
 	timeout time.Duration
 	newID   func() string
@@ -38,7 +41,7 @@ type session struct {
 
 func newAuthenticator(o Options, newID func() string) (*authenticator, error) {
 	a := &authenticator{
-		users: map[string]User{}, byCert: map[string]string{}, sessions: map[string]*session{},
+		users: map[string]User{}, byCert: map[string]string{}, byToken: map[string]string{}, sessions: map[string]*session{},
 		clock: o.Clock, timeout: o.SessionTimeout, newID: newID, status: http.StatusForbidden,
 	}
 	if o.Quirks.BadCredentials401 {
@@ -49,6 +52,9 @@ func newAuthenticator(o Options, newID func() string) (*authenticator, error) {
 			return nil, fmt.Errorf("user %q: a name must be given, and once only", u.Name)
 		}
 		a.users[u.Name] = u
+		if u.Token != "" {
+			a.byToken[tokenKey(u.Token)] = u.Name
+		}
 		if len(u.Certificate) > 0 {
 			block, _ := pem.Decode(bytes.TrimSpace(u.Certificate))
 			if block == nil {
@@ -69,8 +75,20 @@ func (a *authenticator) authenticate(r *http.Request) (User, *Error) {
 	if found || err != nil {
 		return user, err
 	}
-	if name, password, ok := r.BasicAuth(); ok {
-		return a.byPassword(name, password)
+	switch scheme, credentials, _ := strings.Cut(r.Header.Get("Authorization"), " "); {
+	case strings.EqualFold(scheme, "Bearer"):
+		if name, ok := a.byToken[tokenKey(credentials)]; ok {
+			return a.users[name], nil
+		}
+		return User{}, a.badCredentials()
+	case strings.EqualFold(scheme, "Remote"):
+		r = r.Clone(r.Context())
+		r.Header.Set("Authorization", "Basic "+credentials)
+		name, password, _ := r.BasicAuth()
+		return a.byPassword(name, password, true)
+	case strings.EqualFold(scheme, "Basic"):
+		name, password, _ := r.BasicAuth()
+		return a.byPassword(name, password, false)
 	}
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
 		name, ok := a.byCert[string(r.TLS.PeerCertificates[0].Raw)]
@@ -87,9 +105,16 @@ func (a *authenticator) authenticate(r *http.Request) (User, *Error) {
 		Message: "Authentication is required: the request carries no credentials."}
 }
 
-func (a *authenticator) byPassword(name, password string) (User, *Error) {
+// tokenKey is looked up in the place of the token, which takes the same time
+// whatever the token.
+func tokenKey(token string) string {
+	sum := sha256.Sum256([]byte(token))
+	return string(sum[:])
+}
+
+func (a *authenticator) byPassword(name, password string, remote bool) (User, *Error) {
 	u, ok := a.users[name]
-	if !ok || u.Password == "" || subtle.ConstantTimeCompare([]byte(u.Password), []byte(password)) != 1 {
+	if !ok || u.Remote != remote || u.Password == "" || subtle.ConstantTimeCompare([]byte(u.Password), []byte(password)) != 1 {
 		return User{}, a.badCredentials()
 	}
 	return u, nil
@@ -127,7 +152,7 @@ func (a *authenticator) login(r *request) *response {
 	if err := r.ParseForm(); err != nil {
 		return r.refusal(refuse(codeBadJSON, "The form does not parse."))
 	}
-	u, err := a.byPassword(r.PostForm.Get("j_username"), r.PostForm.Get("j_password"))
+	u, err := a.byPassword(r.PostForm.Get("j_username"), r.PostForm.Get("j_password"), false)
 	if err != nil {
 		return r.refusal(err)
 	}

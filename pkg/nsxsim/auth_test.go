@@ -3,6 +3,7 @@ package nsxsim_test
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
 	"encoding/pem"
 	"net/http"
 	"net/http/httptest"
@@ -37,6 +38,8 @@ func TestCredentials(t *testing.T) {
 	users := []nsxsim.User{
 		{Name: "admin", Password: "secret"},
 		{Name: "ncp", Certificate: pemOf(mine)},
+		{Name: "cloud", Token: "t0ken"},
+		{Name: "jane@corp", Password: "secret", Remote: true},
 	}
 	withCert := func(c tls.Certificate) func(*http.Request) {
 		return func(req *http.Request) {
@@ -50,6 +53,10 @@ func TestCredentials(t *testing.T) {
 	basic := func(user, password string) func(*http.Request) {
 		return func(req *http.Request) { req.SetBasicAuth(user, password) }
 	}
+	header := func(authorization string) func(*http.Request) {
+		return func(req *http.Request) { req.Header.Set("Authorization", authorization) }
+	}
+	jane := base64.StdEncoding.EncodeToString([]byte("jane@corp:secret"))
 	for _, c := range []struct {
 		name   string
 		quirks nsxsim.Quirks
@@ -63,6 +70,13 @@ func TestCredentials(t *testing.T) {
 		{name: "wrong password, the other status", quirks: nsxsim.Quirks{BadCredentials401: true}, change: basic("admin", "x"), status: 401, code: "403"},
 		{name: "unknown user", change: basic("nobody", "secret"), status: 403, code: "403"},
 		{name: "user without a password", change: basic("ncp", ""), status: 403, code: "403"},
+		{name: "bearer token", change: header("Bearer t0ken"), status: 200},
+		{name: "wrong bearer token", change: header("Bearer x"), status: 403, code: "403"},
+		{name: "user of an identity manager", change: header("Remote " + jane), status: 200},
+		{name: "user of an identity manager, as a local one", change: header("Basic " + jane), status: 403, code: "403"},
+		{name: "local user, as one of an identity manager", change: header("Remote " + base64.StdEncoding.EncodeToString([]byte("admin:secret"))), status: 403, code: "403"},
+		{name: "no base64", change: header("Remote %%%"), status: 403, code: "403"},
+		{name: "another scheme", change: header("Digest x"), status: 401, code: "403"},
 		{name: "certificate", change: withCert(mine), status: 200},
 		{name: "unknown certificate", change: withCert(other), status: 500, code: "99"},
 	} {

@@ -41,8 +41,9 @@ type Rule struct {
 	Path       string `json:"path,omitempty"`
 	PathRegexp string `json:"pathRegexp,omitempty"` // found in the whole path, with /api/v1
 	Action     string `json:"action,omitempty"`     // the query's action: "ALLOCATE"
-	User       string `json:"user,omitempty"`
-	Body       string `json:"body,omitempty"` // found in the request's body
+	// User is a name, or a pattern with * in it: "svc-*".
+	User string `json:"user,omitempty"`
+	Body string `json:"body,omitempty"` // found in the request's body
 
 	// Which of the matching requests, counted from 1 by the rule itself.
 	Nth         int     `json:"nth,omitempty"`         // the n-th only
@@ -56,7 +57,13 @@ type Rule struct {
 	Delay Duration            `json:"delay,omitempty"` // on the simulator's clock
 	// Drop closes the connection without an answer. A Go client repeats a GET by
 	// itself when that happens on a connection used before.
-	Drop   bool   `json:"drop,omitempty"`
+	Drop bool `json:"drop,omitempty"`
+	// Reset is Drop with a TCP reset instead of an orderly end.
+	Reset bool `json:"reset,omitempty"`
+	// Half sends the status, the header and half of the body, and closes the
+	// connection then. It is half of the answer that the rule gives or, after the
+	// commit, of the real one.
+	Half   bool   `json:"half,omitempty"`
 	Status int    `json:"status,omitempty"` // answers with this status
 	Code   int    `json:"code,omitempty"`   // error_code of that answer
 	Text   string `json:"text,omitempty"`   // error_message of that answer
@@ -95,6 +102,7 @@ type Faults struct {
 type armed struct {
 	Rule
 	path, pathRegexp *regexp.Regexp
+	user             *regexp.Regexp
 	matched, struck  int
 }
 
@@ -212,7 +220,7 @@ func (a *armed) matches(r *request) bool {
 		(a.path == nil || a.path.MatchString(r.route.below)) &&
 		(a.pathRegexp == nil || a.pathRegexp.MatchString(r.URL.Path)) &&
 		(a.Action == "" || r.query.Get("action") == a.Action) &&
-		(a.User == "" || r.author.user == a.User) &&
+		(a.user == nil || a.user.MatchString(r.author.user)) &&
 		(a.Body == "" || bytes.Contains(r.body, []byte(a.Body)))
 }
 
@@ -223,6 +231,9 @@ func arm(r Rule) (*armed, error) {
 	a := &armed{Rule: r}
 	if r.Path != "" {
 		a.path = globRegexp(r.Path)
+	}
+	if r.User != "" {
+		a.user = globRegexp(strings.ReplaceAll(r.User, "*", "**"))
 	}
 	if r.PathRegexp != "" {
 		var err error
@@ -241,10 +252,14 @@ func arm(r Rule) (*armed, error) {
 		return nil, fmt.Errorf("probability: %g is not in [0, 1]", r.Probability)
 	case r.Nth < 0 || r.Every < 0 || r.Times < 0 || r.Delay < 0 || r.RetryAfter < 0:
 		return nil, fmt.Errorf("nth, every, times, delay and retryAfter must not be negative")
-	case r.Hook == nil && r.Delay == 0 && !r.Drop && r.Status == 0:
-		return nil, fmt.Errorf("does nothing: give a hook, delay, drop or status")
-	case r.Drop && r.Status != 0:
-		return nil, fmt.Errorf("drop and status exclude each other")
+	case r.Hook == nil && r.Delay == 0 && !r.Drop && !r.Reset && !r.Half && r.Status == 0:
+		return nil, fmt.Errorf("does nothing: give a hook, delay, drop, reset, half or status")
+	case (r.Drop || r.Reset) && r.Status != 0:
+		return nil, fmt.Errorf("drop and status exclude each other, as do reset and status")
+	case r.Half && (r.Drop || r.Reset):
+		return nil, fmt.Errorf("half, drop and reset exclude each other")
+	case r.Half && r.Status == 0 && r.When != AfterCommit:
+		return nil, fmt.Errorf("half: before the commit there is no answer but a status that the rule gives")
 	}
 	return a, nil
 }

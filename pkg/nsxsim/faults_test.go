@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -47,6 +48,7 @@ func TestWhichRequestsAFaultStrikes(t *testing.T) {
 		{"path by regexp", nsxsim.Rule{PathRegexp: "^/api/v1/.*/pools$"}, "500 200 500 200 500"},
 		{"action", nsxsim.Rule{Action: "ALLOCATE"}, "200 200 201 500 200"},
 		{"user", nsxsim.Rule{User: "other"}, "200 200 201 200 500"},
+		{"users by a pattern", nsxsim.Rule{User: "*th*"}, "200 200 201 200 500"},
 		{"body", nsxsim.Rule{Body: `"needle"`}, "200 200 500 200 200"},
 		{"all of them", nsxsim.Rule{Method: "POST", Body: "needle", Path: "/loadbalancer/monitors"}, "200 200 201 200 200"},
 		{"second", nsxsim.Rule{Nth: 2}, "200 500 201 200 200"},
@@ -152,6 +154,59 @@ func TestDroppedConnections(t *testing.T) {
 	}
 }
 
+func TestHalfAnAnswer(t *testing.T) {
+	for _, c := range []struct {
+		rule nsxsim.Rule
+		done int
+	}{
+		{nsxsim.Rule{Method: "POST", Half: true, When: nsxsim.AfterCommit}, 1},
+		{nsxsim.Rule{Method: "POST", Half: true, Status: 200, RawBody: `{"resource_type":"LbPool"}`}, 0},
+	} {
+		srv := nsxsim.Start(t, nsxsim.Options{})
+		client := srv.HTTPClient(nsxsim.DefaultUsername, nsxsim.DefaultPassword)
+		t.Cleanup(client.CloseIdleConnections)
+		if _, err := srv.Faults().Add(c.rule); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := client.Post(srv.URL+"/api/v1"+pools, "application/json", strings.NewReader("{}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if !errors.Is(err, io.ErrUnexpectedEOF) || int64(len(body)) != resp.ContentLength/2 || resp.StatusCode/100 != 2 {
+			t.Errorf("%d, %d bytes of %d, %v", resp.StatusCode, len(body), resp.ContentLength, err)
+		}
+		if got := len(srv.List(nsxsim.KindPool)); got != c.done {
+			t.Errorf("%d pools, want %d", got, c.done)
+		}
+	}
+}
+
+func TestResets(t *testing.T) {
+	for _, start := range []func(nsxsim.TB, nsxsim.Options) *nsxsim.Server{nsxsim.Start, nsxsim.StartPlain} {
+		srv := start(t, nsxsim.Options{})
+		client := srv.HTTPClient(nsxsim.DefaultUsername, nsxsim.DefaultPassword)
+		t.Cleanup(client.CloseIdleConnections)
+		if _, err := srv.Faults().Add(nsxsim.Rule{Method: "POST", When: nsxsim.AfterCommit, Reset: true}); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := client.Post(srv.URL+"/api/v1"+pools, "application/json", strings.NewReader("{}"))
+		if err == nil {
+			resp.Body.Close()
+		}
+		if !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("%s: %v, want a reset", srv.URL, err)
+		}
+		if got := len(srv.List(nsxsim.KindPool)); got != 1 {
+			t.Errorf("%d pools, want 1", got)
+		}
+		if e := srv.Journal().Entries(); len(e) != 1 || e[0].Status != 0 {
+			t.Errorf("journal %+v", e)
+		}
+	}
+}
+
 func TestDelaysAreOnTheClock(t *testing.T) {
 	clock := clocktesting.NewFakeClock(time.Unix(0, 0))
 	r := newRig(t, nsxsim.Options{Clock: clock})
@@ -244,6 +299,9 @@ func TestRulesFromYAML(t *testing.T) {
 		"- {status: 500, methd: GET}":      "methd",
 		"- {delay: 5}":                     "duration",
 		"- {status: 500, path: pools}":     "path",
+		"- {half: true}":                   "before the commit",
+		"- {half: true, drop: true}":       "exclude",
+		"- {status: 500, reset: true}":     "exclude",
 		"status: 500":                      "reading fault rules",
 	} {
 		if _, err := nsxsim.ParseRules([]byte(text)); err == nil || !strings.Contains(err.Error(), part) {

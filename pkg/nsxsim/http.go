@@ -2,9 +2,12 @@ package nsxsim
 
 import (
 	"bytes"
+	"crypto/tls"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,6 +32,8 @@ type response struct {
 	status int
 	header http.Header
 	body   []byte
+	half   bool // only half of the body is sent
+	reset  bool // the connection is reset without an answer
 }
 
 // ServeHTTP serves the API. A fault rule that drops a request ends it with a
@@ -53,7 +58,28 @@ func (s *Sim) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 	if resp == nil {
 		panic(http.ErrAbortHandler)
 	}
+	if resp.reset {
+		resetConnection(w)
+		return
+	}
 	resp.write(w)
+}
+
+// resetConnection ends the request's connection with a TCP reset, where there is
+// such a connection.
+func resetConnection(w http.ResponseWriter) {
+	conn, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		panic(http.ErrAbortHandler)
+	}
+	socket := conn
+	if secured, ok := conn.(*tls.Conn); ok {
+		socket = secured.NetConn()
+	}
+	if tcp, ok := socket.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0) // else it ends in order
+	}
+	_ = socket.Close() // not conn, which would say goodbye
 }
 
 func (resp *response) write(w http.ResponseWriter) {
@@ -65,6 +91,11 @@ func (resp *response) write(w http.ResponseWriter) {
 	}
 	w.Header().Set("Content-Length", strconv.Itoa(len(resp.body)))
 	w.WriteHeader(resp.status)
+	if resp.half {
+		_, _ = w.Write(resp.body[:len(resp.body)/2])
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
+	}
 	_, _ = w.Write(resp.body) // the client may be gone: nobody to tell
 }
 
@@ -116,6 +147,11 @@ func (s *Sim) faulty(r *request, serve func(*request) *response) *response {
 	if instead, over := s.applyFaults(r, rules, AfterCommit); over {
 		return instead
 	}
+	if resp != nil && slices.ContainsFunc(rules, func(rule Rule) bool { return rule.When == AfterCommit && rule.Half }) {
+		halved := *resp
+		halved.half = true
+		return &halved
+	}
 	return resp
 }
 
@@ -139,6 +175,9 @@ func (s *Sim) applyFaults(r *request, rules []Rule, phase Phase) (resp *response
 		}
 		if rule.Drop {
 			return nil, true
+		}
+		if rule.Reset {
+			return &response{reset: true}, true
 		}
 		if rule.Status != 0 {
 			return rule.answer(r), true
@@ -165,6 +204,7 @@ func (rule Rule) answer(r *request) *response {
 		e.Message = http.StatusText(rule.Status)
 	}
 	resp := r.refusal(e)
+	resp.half = rule.Half
 	if rule.RawBody != "" || rule.Status < 300 {
 		resp.body = []byte(rule.RawBody)
 	}

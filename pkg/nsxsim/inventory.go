@@ -41,6 +41,12 @@ func ParseInventory(text []byte) (Inventory, error) {
 
 // Load makes the objects and allocations. What was made before an error stays.
 func (s *Sim) Load(inv Inventory) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.load(inv)
+}
+
+func (s *Sim) load(inv Inventory) error {
 	todo := make([]loading, len(inv.Objects))
 	for i, o := range inv.Objects {
 		todo[i] = loading{position: i + 1, object: o}
@@ -86,8 +92,6 @@ func (s *Sim) loadObject(given Object) error {
 		user = DefaultUsername
 	}
 	editor := s.As(user).Overwrite()
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.policy != nil && s.policy.byName[Kind(given.String("kind"))] != nil {
 		return s.loadIntent(editor.by, given)
 	}
@@ -122,8 +126,6 @@ func (s *Sim) loadObject(given Object) error {
 }
 
 func (s *Sim) loadAllocation(a Allocation) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	id := s.idOf(a.Pool, []Kind{KindIPPool})
 	pool, addr, err := s.As(DefaultUsername).poolAndAddress(id, a.Address)
 	if err != nil {
@@ -191,7 +193,7 @@ func (s *Sim) idOf(name string, kinds []Kind) string {
 
 // Snapshot gives all objects, but those that each NSX has from the start, and all
 // allocations: loaded into a fresh simulator, they make its equal but for
-// revisions and times.
+// revisions and times; Restore brings these back, too.
 func (s *Sim) Snapshot() Inventory {
 	s.mu.Lock()
 	defer s.mu.Unlock()

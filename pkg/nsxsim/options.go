@@ -31,8 +31,10 @@ const (
 // Options configure a simulator. The zero value is a fresh NSX with one user,
 // no rate limit and no release delay, on the real clock.
 type Options struct {
-	Users   []User // default: admin, DefaultPassword
-	Version string // of NSX, as /node/version tells; decides some rules. Default DefaultVersion
+	Users []User // default: admin, DefaultPassword
+	// Version of NSX, as /node/version tells; decides some rules. "2.5", "3.2",
+	// "4.1" and "9.0" stand for a build of that release. Default DefaultVersion.
+	Version string
 
 	Clock clock.Clock   // default: the real one
 	NewID func() string // ids of objects and sessions; default random UUIDs, see SequentialIDs
@@ -72,7 +74,8 @@ type Options struct {
 
 	// Admin serves /_nsxsim/, by which faults, the journal and the state of the
 	// simulator can be had over HTTP: GET, POST, PUT and DELETE faults; POST pause
-	// and resume; GET and DELETE journal; GET state.
+	// and resume; GET and DELETE journal; GET state (Snapshot), POST state (Load)
+	// and PUT state (Restore).
 	Admin bool
 
 	// Empty leaves out what a fresh NSX has: see Sim.EdgeClusterID and
@@ -92,6 +95,14 @@ type User struct {
 	// Certificate is the PEM of the client certificate that authenticates the
 	// user.
 	Certificate []byte
+
+	// Token, when set, authenticates the user as a bearer token, as on VMware
+	// Cloud: "Authorization: Bearer TOKEN".
+	Token string
+
+	// Remote users come from an identity manager (vIDM): their name and password
+	// are taken from "Authorization: Remote BASE64" only.
+	Remote bool
 
 	// ReadOnly users (NSX's auditor role) get 403 on writes.
 	ReadOnly bool
@@ -169,6 +180,9 @@ func (o Options) withDefaults() Options {
 	if o.Version == "" {
 		o.Version = DefaultVersion
 	}
+	if build, ok := builds[o.Version]; ok {
+		o.Version = build
+	}
 	if o.Clock == nil {
 		o.Clock = clock.RealClock{}
 	}
@@ -196,6 +210,14 @@ func SequentialIDs() func() string {
 		binary.BigEndian.PutUint64(id[8:], last.Add(1))
 		return id.String()
 	}
+}
+
+// builds are what /node/version tells of releases named in short.
+var builds = map[string]string{
+	"2.5": "2.5.1.0.0.15314288",
+	"3.2": DefaultVersion,
+	"4.1": "4.1.0.0.0.21332672",
+	"9.0": "9.0.0.0.0.24733065",
 }
 
 // release is a release of NSX, major and minor.
