@@ -95,7 +95,11 @@ func (s *Sim) keepSystemObjects(before state) {
 // stamp gives an object that was loaded the revision and the times that the
 // snapshot has of it.
 func (s *Sim) stamp(snap Object) {
-	o := s.store.get(Kind(snap.String("kind")), snap.ID())
+	kind, id := Kind(snap.String("kind")), snap.ID()
+	if s.policy != nil && s.policy.byName[kind] != nil {
+		id = snap.String("path")
+	}
+	o := s.store.get(kind, id)
 	if o == nil {
 		return
 	}

@@ -82,3 +82,37 @@ func TestReleasesNamedInShort(t *testing.T) {
 		}
 	}
 }
+
+func TestRestoreOfIntents(t *testing.T) {
+	r := policyRig{newRig(t, nsxsim.Options{})}
+	const kept, later = "/infra/lb-pools/kept", "/infra/lb-pools/later"
+	r.must("PUT", kept, doc{"display_name": "one"})
+	r.must("PUT", kept, doc{"display_name": "two", "_revision": 0})
+	want := r.must("GET", kept, nil)
+	snapshot := r.Snapshot()
+	r.must("PUT", later, doc{})
+	r.must("DELETE", kept, nil)
+	if err := r.Restore(snapshot); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(want, r.must("GET", kept, nil)); diff != "" {
+		t.Errorf("restored (-want +got):\n%s", diff)
+	}
+	if a := r.call("GET", later, nil); a.status != 404 {
+		t.Errorf("what came after the snapshot: %d, want 404", a.status)
+	}
+	var names []string
+	for _, o := range r.List(nsxsim.KindPool) {
+		names = append(names, o.String("display_name"))
+	}
+	if diff := cmp.Diff([]string{"two"}, names); diff != "" {
+		t.Errorf("realised (-want +got):\n%s", diff)
+	}
+	// What the system owns is realised as before.
+	r.must("GET", "/infra/lb-app-profiles/default-tcp-lb-app-profile", nil)
+	r.must("PUT", "/infra/lb-virtual-servers/vs", doc{"ip_address": "10.1.0.1", "ports": []string{"80"},
+		"application_profile_path": "/infra/lb-app-profiles/default-tcp-lb-app-profile"})
+	if got := len(r.List(nsxsim.KindVirtualServer)); got != 1 {
+		t.Errorf("%d virtual servers are realised, want 1", got)
+	}
+}
