@@ -34,8 +34,29 @@ func flip(s *Stage) {
 		}
 		return nil
 	})
-	s.onlyUp(ip, nodes, with)
+	// NSX asks another node when one refuses, so that few requests or none are lost. What others would lose is counted.
+	without := func(members map[string]member) (refused, total int) {
+		for name, address := range nodes {
+			if !slices.Contains(with, name) {
+				refused += members[address].Statistics.Refused
+				total += members[address].Statistics.Total
+			}
+		}
+		return refused, total
+	}
+	refused, lastRefused := 0, time.Duration(0)
+	s.eventually("only "+strings.Join(with, " and ")+" UP", s.verdictWithin(), func() error {
+		members := s.members(ip)
+		if n, _ := without(members); n != refused {
+			refused, lastRefused = n, time.Since(patched)
+		}
+		return onlyUp(members, nodes, with)
+	})
 	down := time.Since(patched)
+	if down > s.verdictWithin() {
+		s.fail("nodes without endpoints were DOWN %.1f s after the patch, want within %v", down.Seconds(), s.verdictWithin())
+	}
+	settled := s.members(ip)
 	for _, v := range s.passBy(c, 40) {
 		switch {
 		case v.err != nil:
@@ -45,6 +66,11 @@ func flip(s *Stage) {
 		case !slices.Contains(with, v.answer.Node):
 			s.fail("policy Local: %s answers, whose node has no endpoint", v.answer.Node)
 		}
+	}
+	refusedThen, totalThen := without(settled)
+	refusedNow, totalNow := without(s.members(ip))
+	if refusedNow != refusedThen || totalNow != totalThen {
+		s.fail("%d connections to DOWN nodes, %d of them refused, want none", totalNow-totalThen+refusedNow-refusedThen, refusedNow-refusedThen)
 	}
 	var lost time.Duration
 	during := c.visits()
@@ -59,6 +85,7 @@ func flip(s *Stage) {
 	if lost > 0 {
 		s.saw("the last of them %.1f s after the patch", lost.Seconds())
 	}
+	s.saw("nodes without endpoints refused %d connections, the last one after %.1f s", refused, lastRefused.Seconds())
 	s.saw("only %s UP after %.1f s", strings.Join(slices.Compact(slices.Sorted(slices.Values(with))), " and "), down.Seconds())
 
 	// To Cluster. Every node answers before NSX hears of it. What is in flight outlives its pool.

@@ -102,6 +102,8 @@ type member struct {
 	Statistics struct {
 		Total   int `json:"total_sessions"`
 		Current int `json:"current_sessions"`
+		// Refused are the connections that the member did not take.
+		Refused int `json:"dropped_connections"`
 	} `json:"statistics"`
 }
 

@@ -87,16 +87,20 @@ func (s *Stage) verdictWithin() time.Duration {
 // onlyUp waits until NSX has found out which nodes of an address are UP, and returns how long that took.
 func (s *Stage) onlyUp(ip string, nodes map[string]string, up []string) time.Duration {
 	return s.eventually("only "+strings.Join(up, " and ")+" UP", s.verdictWithin(), func() error {
-		members := s.members(ip)
-		for name, address := range nodes {
-			want := "DOWN"
-			if slices.Contains(up, name) {
-				want = "UP"
-			}
-			if got := members[address].Status; got != want {
-				return fmt.Errorf("%s is %q, want %s", name, got, want)
-			}
-		}
-		return nil
+		return onlyUp(s.members(ip), nodes, up)
 	})
+}
+
+// onlyUp is nil if just some of the nodes are UP and all others DOWN.
+func onlyUp(members map[string]member, nodes map[string]string, up []string) error {
+	for name, address := range nodes {
+		want := "DOWN"
+		if slices.Contains(up, name) {
+			want = "UP"
+		}
+		if got := members[address].Status; got != want {
+			return fmt.Errorf("%s is %q, want %s", name, got, want)
+		}
+	}
+	return nil
 }
