@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 )
 
 // VirtualServerRecord is a virtual server in the inventory: ours with its document, anybody else's with its address alone.
@@ -99,6 +100,10 @@ type Inventory struct {
 	addresses map[netip.Addr]*addressUse
 	attached  map[string]string // virtual server id -> LB service id
 	poolUsers map[string]map[string]bool
+	// sharedPools and sharedMonitors are the ids of those that the cluster shares, affinities how many of our virtual
+	// servers have each.
+	sharedPools, sharedMonitors map[string]bool
+	affinities                  map[time.Duration]int
 }
 
 // serviceIndex is what a Service owns, by id.
@@ -195,18 +200,16 @@ func (inv *Inventory) reindex() {
 	inv.addresses = map[netip.Addr]*addressUse{}
 	inv.attached = map[string]string{}
 	inv.poolUsers = map[string]map[string]bool{}
+	inv.sharedPools, inv.sharedMonitors = map[string]bool{}, map[string]bool{}
+	inv.affinities = map[time.Duration]int{}
 	for id, r := range inv.virtualServers.rows {
 		inv.indexVirtualServer(id, r.value)
 	}
 	for id, r := range inv.pools.rows {
-		if r.value.Owner.UID != "" {
-			inv.service(r.value.Owner).pools[id] = true
-		}
+		inv.indexPool(id, r.value.Owner)
 	}
 	for id, r := range inv.monitors.rows {
-		if r.value.Owner.UID != "" {
-			inv.service(r.value.Owner).monitors[id] = true
-		}
+		inv.indexMonitor(id, r.value.Owner)
 	}
 	for id, r := range inv.lbServices.rows {
 		for _, vs := range r.value.VirtualServers {
@@ -224,6 +227,22 @@ func (inv *Inventory) service(o Owner) *serviceIndex {
 	return s
 }
 
+func (inv *Inventory) indexPool(id string, o Owner) {
+	if o.UID == "" {
+		inv.sharedPools[id] = true
+	} else {
+		inv.service(o).pools[id] = true
+	}
+}
+
+func (inv *Inventory) indexMonitor(id string, o Owner) {
+	if o.UID == "" {
+		inv.sharedMonitors[id] = true
+	} else {
+		inv.service(o).monitors[id] = true
+	}
+}
+
 func (inv *Inventory) indexVirtualServer(id string, r VirtualServerRecord) {
 	a := unmap(r.VirtualServer.Address)
 	if inv.addresses[a] == nil {
@@ -234,6 +253,7 @@ func (inv *Inventory) indexVirtualServer(id string, r VirtualServerRecord) {
 		return
 	}
 	inv.service(r.Owner).virtualServers[id] = true
+	inv.affinities[r.VirtualServer.Affinity]++
 	if r.PoolID != "" {
 		if inv.poolUsers[r.PoolID] == nil {
 			inv.poolUsers[r.PoolID] = map[string]bool{}
@@ -255,6 +275,9 @@ func (inv *Inventory) unindexVirtualServer(id string) {
 		}
 	}
 	delete(inv.poolUsers[r.PoolID], id)
+	if r.Owner.UID != "" {
+		inv.affinities[r.VirtualServer.Affinity]--
+	}
 	if s := inv.services[r.Owner.UID]; s != nil {
 		delete(s.virtualServers, id)
 		inv.dropEmpty(r.Owner.UID)
@@ -301,9 +324,7 @@ func (inv *Inventory) DeleteVirtualServer(id string) {
 func (inv *Inventory) PutPool(r PoolRecord) {
 	inv.write(func(seq uint64) {
 		inv.pools.put(r.ID, r, seq)
-		if r.Owner.UID != "" {
-			inv.service(r.Owner).pools[r.ID] = true
-		}
+		inv.indexPool(r.ID, r.Owner)
 	})
 }
 
@@ -314,6 +335,7 @@ func (inv *Inventory) DeletePool(id string) {
 			delete(inv.service(r.Owner).pools, id)
 			inv.dropEmpty(r.Owner.UID)
 		}
+		delete(inv.sharedPools, id)
 		inv.pools.remove(id, seq)
 	})
 }
@@ -322,9 +344,7 @@ func (inv *Inventory) DeletePool(id string) {
 func (inv *Inventory) PutMonitor(r MonitorRecord) {
 	inv.write(func(seq uint64) {
 		inv.monitors.put(r.ID, r, seq)
-		if r.Owner.UID != "" {
-			inv.service(r.Owner).monitors[r.ID] = true
-		}
+		inv.indexMonitor(r.ID, r.Owner)
 	})
 }
 
@@ -335,6 +355,7 @@ func (inv *Inventory) DeleteMonitor(id string) {
 			delete(inv.service(r.Owner).monitors, id)
 			inv.dropEmpty(r.Owner.UID)
 		}
+		delete(inv.sharedMonitors, id)
 		inv.monitors.remove(id, seq)
 	})
 }
@@ -567,6 +588,26 @@ func (inv *Inventory) Unrecorded(pool string) []netip.Addr {
 	return out
 }
 
+// Allocated tells whether an address of an IP pool is allocated, by anybody.
+func (inv *Inventory) Allocated(pool string, a netip.Addr) bool {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	t := inv.allocations[pool]
+	if t == nil {
+		return false
+	}
+	_, ok := t.get(unmap(a).String())
+	return ok
+}
+
+// AnyAllocated tells whether any address of an IP pool is.
+func (inv *Inventory) AnyAllocated(pool string) bool {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	t := inv.allocations[pool]
+	return t != nil && len(t.rows) > 0
+}
+
 // Carriers lists the ids of the virtual servers that carry an address, anybody's, in ascending order.
 func (inv *Inventory) Carriers(a netip.Addr) []string {
 	inv.mu.RLock()
@@ -606,11 +647,9 @@ func (inv *Inventory) SharedPools() []PoolRecord {
 	inv.mu.RLock()
 	defer inv.mu.RUnlock()
 	var out []PoolRecord
-	for id, r := range inv.pools.rows {
-		if r.value.Owner.UID == "" {
-			p, _ := inv.pool(id)
-			out = append(out, p)
-		}
+	for id := range inv.sharedPools {
+		p, _ := inv.pool(id)
+		out = append(out, p)
 	}
 	slices.SortFunc(out, byID(func(p PoolRecord) string { return p.ID }))
 	return out
@@ -620,12 +659,7 @@ func (inv *Inventory) SharedPools() []PoolRecord {
 func (inv *Inventory) AnyServicePool() bool {
 	inv.mu.RLock()
 	defer inv.mu.RUnlock()
-	for _, r := range inv.pools.rows {
-		if r.value.Owner.UID != "" {
-			return true
-		}
-	}
-	return false
+	return len(inv.pools.rows) > len(inv.sharedPools)
 }
 
 // SharedMonitors lists the monitors that the cluster shares, in the order of their ids.
@@ -633,10 +667,9 @@ func (inv *Inventory) SharedMonitors() []MonitorRecord {
 	inv.mu.RLock()
 	defer inv.mu.RUnlock()
 	var out []MonitorRecord
-	for _, r := range inv.monitors.rows {
-		if r.value.Owner.UID == "" {
-			out = append(out, r.value)
-		}
+	for id := range inv.sharedMonitors {
+		m, _ := inv.monitors.get(id)
+		out = append(out, m)
 	}
 	slices.SortFunc(out, byID(func(m MonitorRecord) string { return m.ID }))
 	return out
@@ -654,6 +687,13 @@ func (inv *Inventory) PoolUsers(id string) int {
 	inv.mu.RLock()
 	defer inv.mu.RUnlock()
 	return len(inv.poolUsers[id])
+}
+
+// AffinityUsed tells whether any of our virtual servers has that affinity.
+func (inv *Inventory) AffinityUsed(d time.Duration) bool {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	return inv.affinities[d] > 0
 }
 
 // LBService finds a load-balancer service by id or by a class's key for it.

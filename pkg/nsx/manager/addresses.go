@@ -97,7 +97,7 @@ func (b *Backend) resolveDoubt(ctx context.Context, p nsx.Publish, v nsx.Virtual
 	if b.carriedByOthers(o, v.Address) {
 		return taken()
 	}
-	if slices.Contains(b.inv.Allocations(v.IPPool), v.Address) {
+	if b.inv.Allocated(v.IPPool, v.Address) {
 		b.inv.SetAllocated(v.IPPool, v.Address, true)
 	}
 	return nil
@@ -140,7 +140,7 @@ func (b *Backend) allocate(ctx context.Context, p nsx.Publish, v nsx.VirtualServ
 	if listErr := b.refreshPool(ctx, v.IPPool); listErr != nil {
 		return netip.Addr{}, fmt.Errorf("allocating %s for %s: %w", v.Address, o, errors.Join(err, listErr))
 	}
-	if !slices.Contains(b.inv.Allocations(v.IPPool), v.Address) {
+	if !b.inv.Allocated(v.IPPool, v.Address) {
 		b.refused(v.IPPool, 1)
 	}
 	b.inv.SetRefused(v.ID, v.IPPool, v.Address)
@@ -246,10 +246,10 @@ func (b *Backend) callAllocate(ctx context.Context, pool string, addr netip.Addr
 // release gives back the address of the last virtual server that records it.
 func (b *Backend) release(ctx context.Context, w nsx.Withdraw, v nsx.ObservedVirtualServer) error {
 	pool, known := b.inv.IPPool(v.IPPool)
-	if !known || pool.Problem != "" && len(b.inv.Allocations(v.IPPool)) == 0 {
+	if !known || pool.Problem != "" && !b.inv.AnyAllocated(v.IPPool) {
 		return nil // the pool is gone, and with it the allocation
 	}
-	if !slices.Contains(b.inv.Allocations(v.IPPool), v.Address) {
+	if !b.inv.Allocated(v.IPPool, v.Address) {
 		b.forgetLost(v.Address)
 		return nil // not allocated: never was, or given back already
 	}
@@ -264,7 +264,7 @@ func (b *Backend) release(ctx context.Context, w nsx.Withdraw, v nsx.ObservedVir
 		if err := b.settleRelease(ctx, w.Owner, pool, v.Address); err != nil {
 			return err
 		}
-		if !slices.Contains(b.inv.Allocations(v.IPPool), v.Address) || b.carriedByOthers(w.Owner, v.Address) {
+		if !b.inv.Allocated(v.IPPool, v.Address) || b.carriedByOthers(w.Owner, v.Address) {
 			return nil
 		}
 	}
@@ -290,7 +290,7 @@ func (b *Backend) callRelease(ctx context.Context, o nsx.Owner, v nsx.ObservedVi
 		if listErr := b.refreshPool(ctx, v.IPPool); listErr != nil && !isNotFound(listErr) {
 			return fmt.Errorf("releasing %s of %s: %w", v.Address, o, errors.Join(err, listErr))
 		}
-		if !slices.Contains(b.inv.Allocations(v.IPPool), v.Address) || isNotFound(err) {
+		if !b.inv.Allocated(v.IPPool, v.Address) || isNotFound(err) {
 			return nil
 		}
 	}
@@ -308,7 +308,7 @@ func (b *Backend) settleRelease(ctx context.Context, o nsx.Owner, pool nsx.IPPoo
 	}
 	at := lost.sighted.Add(sightingGap(pool))
 	b.mu.Unlock()
-	if slices.Contains(b.inv.Allocations(pool.ID), addr) && now.Before(at) {
+	if b.inv.Allocated(pool.ID, addr) && now.Before(at) {
 		return &nsx.RetryAt{At: at, Err: fmt.Errorf("releasing %s of %s: %w: it is settled at %s whether it is still allocated",
 			addr, o, nsx.ErrAmbiguous, at.UTC().Format(time.RFC3339))}
 	}
@@ -318,7 +318,7 @@ func (b *Backend) settleRelease(ctx context.Context, o nsx.Owner, pool nsx.IPPoo
 	if err := b.refreshVirtualServers(ctx); err != nil {
 		return err
 	}
-	if slices.Contains(b.inv.Allocations(pool.ID), addr) && !b.carriedByOthers(o, addr) {
+	if b.inv.Allocated(pool.ID, addr) && !b.carriedByOthers(o, addr) {
 		b.inv.SetAllocated(pool.ID, addr, true)
 	}
 	b.forgetLost(addr)

@@ -443,22 +443,10 @@ func (b *Backend) unusedMonitors() []string {
 
 func (b *Backend) unusedPersistence() []string {
 	b.shared.mu.Lock()
-	none := len(b.shared.persistence) == 0
-	b.shared.mu.Unlock()
-	if none {
-		return nil
-	}
-	used := map[time.Duration]bool{}
-	for _, o := range b.inv.Owners() {
-		for _, v := range b.inv.Observe(o).VirtualServers {
-			used[v.Affinity] = true
-		}
-	}
-	b.shared.mu.Lock()
 	defer b.shared.mu.Unlock()
 	var out []string
 	for _, id := range sortedKeys(b.shared.persistence) {
-		if !used[b.shared.persistence[id]] {
+		if !b.inv.AffinityUsed(b.shared.persistence[id]) {
 			out = append(out, id)
 		}
 	}
