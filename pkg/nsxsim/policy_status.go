@@ -108,7 +108,7 @@ type serviceView struct {
 
 // policyStatusSub serves a status or statistics document: one result per
 // enforcement point, of which there is one; none before it is realised.
-func policyStatusSub(path, resource string, describe func(v serviceView, r *request) (string, map[string]any, *Error)) sub {
+func policyStatusSub(path string, describe func(v serviceView, r *request) (string, map[string]any, *Error)) sub {
 	return sub{method: http.MethodGet, path: path, serve: func(r *request, intent *object) (*response, *Error) {
 		if source := r.query.Get("source"); source != "" && source != "realtime" && source != "cached" {
 			return nil, invalid("source must be one of realtime, cached")
@@ -121,7 +121,6 @@ func policyStatusSub(path, resource string, describe func(v serviceView, r *requ
 		}
 		results := []any{}
 		if doc != nil {
-			doc["resource_type"], doc["enforcement_point_path"] = resource, enforcementPoint
 			results = append(results, doc)
 		}
 		return &response{status: http.StatusOK, body: encode(map[string]any{"intent_path": path, "results": results})}, nil
@@ -147,36 +146,39 @@ func (v serviceView) one(r *request, k Kind, live func(*object) []*object) (stri
 	return path, objects[i], nil
 }
 
-// named replaces the id in a document of the Manager by the path of the intent.
-func (v serviceView) named(doc map[string]any, idName, pathName string, o *object) map[string]any {
+// named makes a document of the Manager one of the Policy API: the path of the
+// intent is in the place of the id.
+func (v serviceView) named(doc map[string]any, resource, idName, pathName string, o *object) map[string]any {
 	delete(doc, idName)
 	doc[pathName] = v.policy.made[objectRef{o.kind.name, o.id}]
+	doc["resource_type"], doc["enforcement_point_path"] = resource, enforcementPoint
 	return doc
 }
 
 func (v serviceView) serverStatus(o *object) map[string]any {
-	return v.named(v.virtualServerStatus(o, v.service.doc, v.report), "virtual_server_id", "virtual_server_path", o)
+	return v.named(v.virtualServerStatus(o, v.service.doc, v.report), "LBVirtualServerStatus", "virtual_server_id", "virtual_server_path", o)
 }
 
 func (v serviceView) poolStatus(o *object) map[string]any {
-	return v.named(v.Sim.poolStatus(o, v.report), "pool_id", "pool_path", o)
+	return v.named(v.Sim.poolStatus(o, v.report), "LBPoolStatus", "pool_id", "pool_path", o)
 }
 
 func (v serviceView) serverStatistics(o *object) map[string]any {
-	return v.named(v.virtualServerStatistics(o, v.report), "virtual_server_id", "virtual_server_path", o)
+	return v.named(v.virtualServerStatistics(o, v.report), "LBVirtualServerStatistics", "virtual_server_id", "virtual_server_path", o)
 }
 
 func (v serviceView) poolStatistics(o *object) map[string]any {
-	return v.named(v.Sim.poolStatistics(o, v.report), "pool_id", "pool_path", o)
+	return v.named(v.Sim.poolStatistics(o, v.report), "LBPoolStatistics", "pool_id", "pool_path", o)
 }
 
 var policyLBServiceSubs = []sub{
-	policyStatusSub("detailed-status", "LBServiceStatus", func(v serviceView, _ *request) (string, map[string]any, *Error) {
+	policyStatusSub("detailed-status", func(v serviceView, _ *request) (string, map[string]any, *Error) {
 		if v.service == nil {
 			return v.intent.id, nil, nil
 		}
 		nodes := v.transportNodes(v.service.doc)
 		d := map[string]any{
+			"resource_type": "LBServiceStatus", "enforcement_point_path": enforcementPoint,
 			"service_path": v.intent.id, "service_status": serviceState(v.service.doc, nodes),
 			"virtual_servers": each(v.virtualServersOn(v.service), v.serverStatus),
 			"pools":           each(v.poolsOn(v.service), v.poolStatus),
@@ -187,7 +189,7 @@ var policyLBServiceSubs = []sub{
 		}
 		return v.intent.id, d, nil
 	}),
-	policyStatusSub("statistics", "LBServiceStatistics", func(v serviceView, _ *request) (string, map[string]any, *Error) {
+	policyStatusSub("statistics", func(v serviceView, _ *request) (string, map[string]any, *Error) {
 		if v.service == nil {
 			return v.intent.id, nil, nil
 		}
@@ -199,6 +201,7 @@ var policyLBServiceSubs = []sub{
 			sum.TotalConnections += c.TotalConnections
 		}
 		return v.intent.id, map[string]any{
+			"resource_type": "LBServiceStatistics", "enforcement_point_path": enforcementPoint,
 			"service_path": v.intent.id, "last_update_timestamp": v.now(),
 			"statistics": map[string]uint64{
 				"l4_current_sessions": sum.CurrentConnections, "l4_max_sessions": sum.MaxConnections, "l4_total_sessions": sum.TotalConnections,
@@ -207,24 +210,24 @@ var policyLBServiceSubs = []sub{
 			"pools":           each(v.poolsOn(v.service), v.poolStatistics),
 		}, nil
 	}),
-	policyStatusSub("service-usage", "LBServiceUsage", func(v serviceView, _ *request) (string, map[string]any, *Error) {
+	policyStatusSub("service-usage", func(v serviceView, _ *request) (string, map[string]any, *Error) {
 		if v.service == nil {
 			return v.intent.id, nil, nil
 		}
 		d := v.usageDocument(v.service)
 		delete(d, "service_id")
-		d["service_path"] = v.intent.id
+		d["resource_type"], d["enforcement_point_path"], d["service_path"] = "LBServiceUsage", enforcementPoint, v.intent.id
 		return v.intent.id, d, nil
 	}),
-	partSub("lb-virtual-servers/*/detailed-status", "LBVirtualServerStatus", KindPolicyVirtualServer, (*Sim).virtualServersOn, serviceView.serverStatus),
-	partSub("lb-virtual-servers/*/statistics", "LBVirtualServerStatistics", KindPolicyVirtualServer, (*Sim).virtualServersOn, serviceView.serverStatistics),
-	partSub("lb-pools/*/detailed-status", "LBPoolStatus", KindPolicyPool, (*Sim).poolsOn, serviceView.poolStatus),
-	partSub("lb-pools/*/statistics", "LBPoolStatistics", KindPolicyPool, (*Sim).poolsOn, serviceView.poolStatistics),
+	partSub("lb-virtual-servers/*/detailed-status", KindPolicyVirtualServer, (*Sim).virtualServersOn, serviceView.serverStatus),
+	partSub("lb-virtual-servers/*/statistics", KindPolicyVirtualServer, (*Sim).virtualServersOn, serviceView.serverStatistics),
+	partSub("lb-pools/*/detailed-status", KindPolicyPool, (*Sim).poolsOn, serviceView.poolStatus),
+	partSub("lb-pools/*/statistics", KindPolicyPool, (*Sim).poolsOn, serviceView.poolStatistics),
 }
 
 // partSub serves a document of one virtual server or pool on a service.
-func partSub(path, resource string, k Kind, live func(*Sim, *object) []*object, describe func(serviceView, *object) map[string]any) sub {
-	return policyStatusSub(path, resource, func(v serviceView, r *request) (string, map[string]any, *Error) {
+func partSub(path string, k Kind, live func(*Sim, *object) []*object, describe func(serviceView, *object) map[string]any) sub {
+	return policyStatusSub(path, func(v serviceView, r *request) (string, map[string]any, *Error) {
 		intent, o, err := v.one(r, k, func(service *object) []*object { return live(v.Sim, service) })
 		if err != nil || o == nil {
 			return intent, nil, err
