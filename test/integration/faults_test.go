@@ -22,7 +22,7 @@ func answer(status int) fault {
 }
 
 var faults = []fault{
-	answer(500), answer(503), answer(429), answer(412),
+	answer(500), answer(503), answer(429), answer(412), answer(401),
 	{"timeout", func(*world) nsxsim.Rule {
 		// Holds the request until the client gives up, and does nothing.
 		return nsxsim.Rule{Hook: func(r *http.Request) { <-r.Context().Done() }, Drop: true}
@@ -36,47 +36,81 @@ var faults = []fault{
 	}},
 }
 
-// TestEveryCallFails lets every NSX call of the life of a Service fail in every way, and wants the same outcome as without
-// a failure: the right objects, the right allocations, nothing foreign touched.
+// An operation is a step in the life of a Service.
+type operation struct {
+	name string
+	// before is the Service that is there when the operation begins; nil for none.
+	before func() *corev1.Service
+	// change makes of it what is wanted; nil when it is deleted.
+	change func(*corev1.Service)
+}
+
+func threePorts() *corev1.Service    { return service("web", cluster, "80", "443", "8080") }
+func bothProtocols() *corev1.Service { return service("web", cluster, "53", "53/UDP") }
+func localPolicy() *corev1.Service   { return service("web", local, "80") }
+
+var operations = []operation{
+	{"create-3-ports", nil, func(svc *corev1.Service) { *svc = *threePorts() }},
+	{"create-tcp-and-udp", nil, func(svc *corev1.Service) { *svc = *bothProtocols() }},
+	{"create-local", nil, func(svc *corev1.Service) { *svc = *localPolicy() }},
+	{"change-ports", threePorts, func(svc *corev1.Service) { svc.Spec.Ports[1].Port, svc.Spec.Ports[2].NodePort = 8443, 31000 }},
+	{"add-udp", threePorts, func(svc *corev1.Service) {
+		svc.Spec.Ports = append(svc.Spec.Ports, corev1.ServicePort{Name: "u", Protocol: corev1.ProtocolUDP, Port: 53, NodePort: 30053})
+	}},
+	{"remove-udp", bothProtocols, func(svc *corev1.Service) { svc.Spec.Ports = svc.Spec.Ports[:1] }},
+	{"to-local", threePorts, func(svc *corev1.Service) {
+		svc.Spec.ExternalTrafficPolicy, svc.Spec.HealthCheckNodePort = local, 32000
+	}},
+	{"to-cluster", localPolicy, func(svc *corev1.Service) {
+		svc.Spec.ExternalTrafficPolicy, svc.Spec.HealthCheckNodePort = cluster, 0
+	}},
+	{"affinity", threePorts, func(svc *corev1.Service) { svc.Spec.SessionAffinity = corev1.ServiceAffinityClientIP }},
+	{"delete-3-ports", threePorts, nil},
+	{"delete-tcp-and-udp", bothProtocols, nil},
+	{"delete-local", localPolicy, nil},
+}
+
+// run carries the operation out, until it is done or the process is dead.
+func (o operation) run(w *world, svc *corev1.Service) {
+	if o.change == nil {
+		w.remove(svc)
+	} else {
+		w.ensure(svc)
+	}
+}
+
+// TestEveryCallFails lets every NSX call of every step in the life of a Service fail in every way, and wants the same
+// outcome as without a failure: the right objects, the right allocations, the same EXTERNAL-IP, nothing foreign touched.
 func TestEveryCallFails(t *testing.T) {
-	for _, c := range []struct {
-		name string
-		svc  func() *corev1.Service
-	}{
-		{"3-ports", func() *corev1.Service { return service("web", cluster, "80", "443", "8080") }},
-		{"tcp-and-udp", func() *corev1.Service { return service("web", cluster, "53", "53/UDP") }},
-		{"local", func() *corev1.Service { return service("web", local, "80") }},
-	} {
+	for _, op := range operations {
 		for _, others := range []bool{true, false} { // whether the cluster's shared objects are there before and after
-			name := c.name
+			name := op.name
 			if !others {
 				name += "-alone"
 			}
-			create, remove := writes(t, c.svc, others)
+			calls := op.writes(t, others)
+			if calls == 0 {
+				t.Fatalf("%s takes no call: the test proves nothing", name)
+			}
 			for _, f := range faults {
-				for n := 1; n <= create; n++ {
-					t.Run(fmt.Sprintf("%s/create/call-%d/%s", name, n, f.name), func(t *testing.T) {
+				for n := 1; n <= calls; n++ {
+					t.Run(fmt.Sprintf("%s/call-%d/%s", name, n, f.name), func(t *testing.T) {
 						t.Parallel()
 						w, services := newLife(t, others)
-						svc := c.svc()
+						svc := op.begin(w)
+						ip := externalIP(svc)
 						w.strike(f, n)
-						w.ensure(svc)
+						op.run(w, svc)
 						w.recover()
-						w.ensure(svc)
+						op.run(w, svc)
+						if op.change == nil {
+							w.check(services...)
+							return
+						}
 						w.check(append(services, svc)...)
-						w.remove(svc)
-						w.check(services...)
-					})
-				}
-				for n := 1; n <= remove; n++ {
-					t.Run(fmt.Sprintf("%s/delete/call-%d/%s", name, n, f.name), func(t *testing.T) {
-						t.Parallel()
-						w, services := newLife(t, others)
-						svc := c.svc()
-						w.ensure(svc)
-						w.strike(f, n)
-						w.remove(svc)
-						w.recover()
+						if got := externalIP(svc); ip != "" && got != ip {
+							t.Errorf("EXTERNAL-IP changed from %s to %s", ip, got)
+						}
 						w.remove(svc)
 						w.check(services...)
 					})
@@ -84,6 +118,39 @@ func TestEveryCallFails(t *testing.T) {
 			}
 		}
 	}
+}
+
+// begin brings about what is there before the operation, and gives the Service as it is wanted then.
+func (o operation) begin(w *world) *corev1.Service {
+	w.t.Helper()
+	svc := &corev1.Service{}
+	if o.before != nil {
+		svc = o.before()
+		w.ensure(svc)
+	}
+	if o.change != nil {
+		o.change(svc)
+	}
+	return svc
+}
+
+// writes counts the writes that the operation takes when nothing fails.
+func (o operation) writes(t *testing.T, others bool) (n int) {
+	w, _ := newLife(t, others)
+	svc := o.begin(w)
+	w.sim.Journal().Reset()
+	o.run(w, svc)
+	for _, times := range w.sim.Journal().Writes() {
+		n += times
+	}
+	return n
+}
+
+func externalIP(svc *corev1.Service) string {
+	if len(svc.Status.LoadBalancer.Ingress) == 0 {
+		return ""
+	}
+	return svc.Status.LoadBalancer.Ingress[0].IP
 }
 
 // newLife is a world with a running controller, and with other Services where they are wanted.
@@ -98,21 +165,6 @@ func newLife(t *testing.T, others bool) (*world, []*corev1.Service) {
 		}
 	}
 	return w, services
-}
-
-// writes counts the writes that creation and deletion take when nothing fails.
-func writes(t *testing.T, svc func() *corev1.Service, others bool) (create, remove int) {
-	w, _ := newLife(t, others)
-	s := svc()
-	count := func(f func(*corev1.Service)) (n int) {
-		w.sim.Journal().Reset()
-		f(s)
-		for _, times := range w.sim.Journal().Writes() {
-			n += times
-		}
-		return n
-	}
-	return count(w.ensure), count(w.remove)
 }
 
 // strike lets the n-th write from now on fail.

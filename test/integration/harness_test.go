@@ -405,6 +405,11 @@ func (w *world) support(services []*corev1.Service) (want, got map[nsxsim.Kind]i
 			shared = true
 		}
 	}
+	for _, svc := range services {
+		if svc.Spec.SessionAffinity == corev1.ServiceAffinityClientIP {
+			want[nsxsim.KindPersistenceProfile] = 1
+		}
+	}
 	if shared {
 		want[nsxsim.KindPool]++
 		want[nsxsim.KindMonitor]++
