@@ -2,6 +2,7 @@ package bench
 
 import (
 	"context"
+	"crypto/x509"
 	"fmt"
 	"net/http"
 	"strings"
@@ -20,9 +21,10 @@ import (
 
 // Options of a Controller.
 type Options struct {
-	// URL of NSX; Base, if set, is the network to it.
-	URL  string
-	Base http.RoundTripper
+	// URL of NSX; Base, if set, is the network to it, else RootCAs verify its certificate.
+	URL     string
+	Base    http.RoundTripper
+	RootCAs *x509.CertPool
 	// Rate is the client's limit of requests a second; 0 for the product's default.
 	Rate float64
 	// LBNames are the load-balancer services of the default class.
@@ -33,6 +35,8 @@ type Options struct {
 type Controller struct {
 	*lb.Engine
 	Backend *manager.Backend
+	// Class is the default class of load balancers.
+	Class config.Class
 	// Close ends it and waits for what it runs.
 	Close func()
 
@@ -62,7 +66,7 @@ func StartController(o Options) (*Controller, error) {
 		return nil, err
 	}
 	tr, err := transport.New(transport.Options{
-		Managers: []string{o.URL}, Base: o.Base, RequestsPerSecond: o.Rate,
+		Managers: []string{o.URL}, Base: o.Base, RootCAs: o.RootCAs, RequestsPerSecond: o.Rate,
 		Credentials: func(context.Context) (transport.Credentials, error) {
 			return transport.Credentials{Username: nsxsim.DefaultUsername, Password: nsxsim.DefaultPassword}, nil
 		},
@@ -72,7 +76,7 @@ func StartController(o Options) (*Controller, error) {
 		return nil, err
 	}
 	const uid = "0c5c1f2e-cluster"
-	c := &Controller{}
+	c := &Controller{Class: cfg.LoadBalancer.Classes[0]}
 	c.Backend = manager.New(manager.Options{
 		Transport: tr, ClusterName: "test", ClusterUID: uid, Clock: clock.RealClock{},
 		IPPools: []manager.IPPool{{Name: "floating", ID: "floating", Exclusive: true}}, LBServices: o.LBNames,

@@ -136,7 +136,7 @@ func TestNodesReplacedInAMinute(t *testing.T) {
 		for _, n := range slices.Concat(old[half:], fresh) {
 			want[n.Status.Addresses[0].Address] = "ENABLED"
 		}
-		if got := w.members(); !maps.Equal(got, want) {
+		if got := w.nsx.Members(); !maps.Equal(got, want) {
 			t.Errorf("%d members afterwards, want the %d nodes that are left, ENABLED", len(got), len(want))
 		}
 	})
@@ -158,7 +158,7 @@ func (w *world) writes() int {
 
 // checkHalf is a hook of the simulator: at least half of the members are ENABLED.
 func (w *world) checkHalf(*http.Request) {
-	members, enabled := w.members(), 0
+	members, enabled := w.nsx.Members(), 0
 	for _, state := range members {
 		if state == "ENABLED" {
 			enabled++
@@ -167,17 +167,4 @@ func (w *world) checkHalf(*http.Request) {
 	if 2*enabled < len(members) {
 		w.t.Errorf("%d of %d members are ENABLED", enabled, len(members))
 	}
-}
-
-// members of the shared pool: admin states by address.
-func (w *world) members() map[string]string {
-	out := map[string]string{}
-	for _, p := range w.nsx.List(nsxsim.KindPool) {
-		members, _ := p["members"].([]any)
-		for _, m := range members {
-			m := nsxsim.Object(m.(map[string]any))
-			out[m.String("ip_address")] = m.String("admin_state")
-		}
-	}
-	return out
 }

@@ -147,3 +147,18 @@ func copyOf(t nsxsim.Object, svc *corev1.Service, addr netip.Addr, ids map[strin
 	}
 	return o
 }
+
+// Members are the admin states of the members of all pools, by address.
+func (n *NSX) Members() map[string]string {
+	out := map[string]string{}
+	for _, p := range n.List(nsxsim.KindPool) {
+		members, _ := p["members"].([]any)
+		for _, m := range members {
+			if m, ok := m.(map[string]any); ok {
+				o := nsxsim.Object(m)
+				out[o.String("ip_address")] = o.String("admin_state")
+			}
+		}
+	}
+	return out
+}
