@@ -1,3 +1,5 @@
+//lint:file-ignore SA1019 NSX has deprecated its load balancer as a whole
+
 package nsxsdk
 
 import (
