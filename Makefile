@@ -9,8 +9,13 @@ LDFLAGS := -s -w -X k8s.io/component-base/version.gitVersion=$(VERSION)
 PROGRAMS := nsxt-cloud-controller-manager nsxsim lab
 # How many packages are tested at a time: the heavy ones start whole clusters.
 TEST_PARALLEL ?= 2
+# What make bench measures.
+BENCH_SIZES := -services 100,1000 -nodes 10,1000
+ifdef FULL
+BENCH_SIZES := -services 100,1000,5000 -nodes 10,100,1000
+endif
 
-.PHONY: help build $(PROGRAMS) bin/kube demo test unit check lint budget verify update clean
+.PHONY: help build $(PROGRAMS) bin/kube demo test unit check lint budget bench verify update clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z/-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | expand -t 12
@@ -53,6 +58,10 @@ update: ## Make everything generated anew.
 
 budget: ## Count the NSX calls of every operation and hold them against their budgets.
 	@go test -count=1 -run '^TestBudget$$' -v ./test/bench
+
+bench: ## Measure on the simulator and write docs/performance.md; FULL=1 takes a quarter of an hour.
+	@go run ./test/bench/measure $(BENCH_SIZES) -out test/bench/report/results.json
+	@cd test/bench/report && go run .
 
 clean: ## Remove what was built.
 	@rm -rf bin .cache

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"slices"
@@ -9,8 +10,11 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 )
+
+var update = flag.Bool("update", false, "write the budgets into docs/performance.md")
 
 // budgetSizes are the numbers of Services with which everything is counted; as many of them as localsOf says are of
 // policy Local besides.
@@ -59,6 +63,7 @@ func TestBudget(t *testing.T) {
 		inWorld(t, size+200, 100, func(t *testing.T, w *world) { b.operations(t, w, size) })
 	}
 	b.print()
+	b.checkDocs(t)
 }
 
 func (b *budget) operations(t *testing.T, w *world, size int) {
@@ -88,7 +93,7 @@ func (b *budget) operations(t *testing.T, w *world, size int) {
 		{"1 port", 3, "12", "6 full lists", "-", Service("one", cluster, "80")},
 		{"3 ports", 3, "22", "8 full lists", "21", Service("three", cluster, "80", "443", "8080")},
 		{"20 ports", 4, "-", "25 full lists", "-", Service("twenty", cluster, twenty...)}, // two virtual servers, of at most 14 ports
-		{"TCP + UDP", 4, "no UDP", "-", "-", Service("both", cluster, "53", "53/UDP")},
+		{"TCP + UDP", 4, "-", "-", "-", Service("both", cluster, "53", "53/UDP")},
 		{"1 port, policy Local", 5, "not honoured", "-", "-", Service("own", local, "80")},
 	} {
 		b.count(w, "create, "+c.name, c.budget, c.create, ensure(c.svc))
@@ -155,17 +160,19 @@ func (w *world) lists(services int) int {
 	return 8 + 2*pages + len(w.nsx.LBNames)
 }
 
-func (b *budget) print() {
-	columns := func(numbers []int) string {
-		var texts []string
-		for _, n := range numbers {
-			texts = append(texts, fmt.Sprint(n))
-		}
-		if len(slices.Compact(slices.Clone(numbers))) == 1 {
-			return texts[0]
-		}
-		return strings.Join(texts, " / ")
+// columns are the numbers by size, one for all if they are the same.
+func columns(numbers []int) string {
+	var texts []string
+	for _, n := range numbers {
+		texts = append(texts, fmt.Sprint(n))
 	}
+	if len(slices.Compact(slices.Clone(numbers))) == 1 {
+		return texts[0]
+	}
+	return strings.Join(texts, " / ")
+}
+
+func (b *budget) print() {
 	var text strings.Builder
 	tab := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(tab, "NSX calls, S = %s\tcalls\tbudget\tthe incumbent\n", columns(budgetSizes))
@@ -174,4 +181,32 @@ func (b *budget) print() {
 	}
 	tab.Flush()
 	fmt.Fprint(os.Stdout, text.String())
+}
+
+// checkDocs holds the page for users against the budgets, or writes them there with -update.
+func (b *budget) checkDocs(t *testing.T) {
+	const page, begin, end = "../../docs/performance.md", "<!-- budgets: begin -->\n", "<!-- budgets: end -->"
+	text, err := os.ReadFile(page)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, ok1 := strings.Cut(string(text), begin)
+	have, after, ok2 := strings.Cut(rest, end)
+	if !ok1 || !ok2 {
+		t.Fatalf("%s has no place for the budgets", page)
+	}
+	var want strings.Builder
+	fmt.Fprintf(&want, "| operation, with S = %s Services there | NSX calls at most | the incumbent |\n|---|---:|---|\n", columns(budgetSizes))
+	for _, r := range b.rows {
+		fmt.Fprintf(&want, "| %s | %s | %s |\n", r.operation, columns(r.budgets), r.incumbent)
+	}
+	if *update {
+		if err := os.WriteFile(page, []byte(before+begin+want.String()+end+after), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if d := cmp.Diff(want.String(), have); d != "" {
+		t.Errorf("%s (-want +got); run the test with -update:\n%s", page, d)
+	}
 }

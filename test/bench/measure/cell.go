@@ -18,7 +18,7 @@ const nsxRate = nsxsim.NSXRateLimit
 
 // measure measures one size of a cluster.
 func measure(services, nodes int, rate, restartRate float64) (Cell, error) {
-	c := Cell{Services: services, Nodes: nodes}
+	c := Cell{Services: services, Nodes: nodes, When: time.Now().UTC().Format(time.DateOnly)}
 	nsx, err := bench.NewNSX(services, nsxsim.Options{
 		RateLimit: nsxRate, MaxConcurrent: nsxsim.NSXMaxConcurrent, MaxConcurrentTotal: nsxsim.NSXMaxConcurrentTotal,
 		JournalSize: 10*services + 1000,

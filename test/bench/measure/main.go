@@ -53,7 +53,7 @@ func parent() error {
 		return err
 	}
 	r := Results{
-		When: time.Now().UTC().Format(time.DateOnly), Machine: machine(), LatencyMS: int(latency.Milliseconds()), NSXRate: nsxRate,
+		Machine: machine(), LatencyMS: int(latency.Milliseconds()), NSXRate: nsxRate,
 		Rate: *rate, RestartRate: *restartRate, Workers: workers,
 	}
 	if *out != "" {

@@ -2,8 +2,8 @@ package main
 
 // Results are what one run of the program measured. Times are in seconds.
 type Results struct {
-	// When, as a date, and on what it was measured.
-	When, Machine string
+	// Machine that it was measured on.
+	Machine string
 	// Latency of NSX in milliseconds, and its limit of requests a second.
 	LatencyMS, NSXRate int
 	// Rate is the controller's own limit when Services are created, RestartRate that when it restarts.
@@ -16,6 +16,8 @@ type Results struct {
 // Cell is what was measured with one size of a cluster.
 type Cell struct {
 	Services, Nodes int
+	// When it was measured: a date.
+	When string
 	// Bulk: all Services are created at once. Restart: they are all there, and the controller starts anew.
 	Bulk, Restart Phase
 	// NodeBusy and NodeIdle are the time from a node's being Ready to its being an ENABLED member, in the midst of the bulk
