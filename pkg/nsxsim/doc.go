@@ -1,5 +1,7 @@
-// Package nsxsim simulates an NSX-T manager: the Manager API (/api/v1) as a load
-// balancer controller uses it, what govmomi's simulator is for vCenter.
+// Package nsxsim simulates an NSX-T manager: the Manager API (/api/v1) and the
+// Policy API (/policy/api/v1) as a load balancer controller uses them, what
+// govmomi's simulator is for vCenter. Intents of the Policy API are realised in
+// objects of the Manager API, so that all that is told of these holds for both.
 //
 // It owns a store of JSON documents by kind and the rules by which a real manager
 // takes, refuses and changes them: validation, defaults, references in both

@@ -212,7 +212,7 @@ func patchIntent(r *request) (*response, *Error) {
 }
 
 func deleteIntent(r *request) (*response, *Error) {
-	if err := r.sim.removeIntent(r.route.id); err != nil {
+	if err := r.sim.removeIntent(r.author, r.route.id); err != nil {
 		return nil, err
 	}
 	r.sim.realizeDue()

@@ -166,7 +166,7 @@ func (s *Sim) applyTree(by author, ops []treeOp) *Error {
 
 func (s *Sim) applyOp(by author, op treeOp) *Error {
 	if op.remove {
-		return s.removeIntent(op.path)
+		return s.removeIntent(by, op.path)
 	}
 	_, err := s.patchIntent(by, op.kind, op.path, op.patch)
 	return err
@@ -215,14 +215,14 @@ func (s *store) restore(o *object) {
 	s.link(o)
 }
 
-// getInfra serves GET /infra; with filter=Type-LBPool|LBService, with the objects
-// of those types as its children.
+// getInfra serves GET /infra; with filter=Type-LBPool|LBService or
+// type_filter=LBPool;LBService, with the objects of those types as its children.
 func getInfra(r *request) (*response, *Error) {
 	infra := fixed("Infra", "/infra")
-	filter, ok := strings.CutPrefix(r.query.Get("filter"), "Type-")
-	if ok {
+	filter, _ := strings.CutPrefix(r.query.Get("filter"), "Type-")
+	types := strings.FieldsFunc(filter+";"+r.query.Get("type_filter"), func(c rune) bool { return c == '|' || c == ';' })
+	if len(types) > 0 {
 		children := []json.RawMessage{}
-		types := strings.Split(filter, "|")
 		for _, k := range r.sim.policy.kinds {
 			if k.parent == "" && slices.Contains(types, k.child) {
 				for _, o := range r.sim.store.list(k.name) {
@@ -348,7 +348,7 @@ func (e Editor) DeleteIntent(path string) error {
 	if e.sim.policy == nil {
 		return noSuchURI(policyBase + path)
 	}
-	if err := e.sim.removeIntent(path); err != nil {
+	if err := e.sim.removeIntent(e.by, path); err != nil {
 		return err
 	}
 	e.sim.realizeDue()

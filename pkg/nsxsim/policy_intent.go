@@ -68,11 +68,19 @@ func (r *request) patch() (document, *Error) {
 // storeIntent creates or replaces an intent. A new one gets the unique_id given, or
 // one of its own.
 func (s *Sim) storeIntent(by author, k *policyKind, path string, body document, old *object, uid string) (*object, *Error) {
+	if old != nil {
+		if err := mayWrite(by, old); err != nil {
+			return nil, err
+		}
+	}
 	o, err := s.prepareIntent(k, path, body, old)
 	if err != nil {
 		return nil, err
 	}
 	if old == nil {
+		if by.principal {
+			o.owner = by.user
+		}
 		if uid == "" {
 			uid = s.newID()
 		}
@@ -82,7 +90,7 @@ func (s *Sim) storeIntent(by author, k *policyKind, path string, body document, 
 		o.doc.set("_create_time", s.now())
 		o.doc.set("_system_owned", by.system)
 	} else {
-		o.revision = old.revision + 1
+		o.revision, o.owner = old.revision+1, old.owner
 		for _, name := range []string{"unique_id", "realization_id", "_create_user", "_create_time", "_system_owned"} {
 			o.doc[name] = old.doc[name]
 		}
@@ -163,10 +171,13 @@ func (s *Sim) resolvePaths(k *policyKind, path string, doc document) ([]objectRe
 }
 
 // removeIntent deletes an object that holds no other and that nothing refers to.
-func (s *Sim) removeIntent(path string) *Error {
+func (s *Sim) removeIntent(by author, path string) *Error {
 	o := s.intentAt(path)
 	if o == nil {
 		return s.notFound(path)
+	}
+	if err := mayWrite(by, o); err != nil {
+		return err
 	}
 	if o.doc.boolean("_system_owned") {
 		return refusePolicy(codePolicyInUse, "The object path=[%s] is owned by the system and cannot be deleted.", path)

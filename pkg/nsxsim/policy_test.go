@@ -11,6 +11,7 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim"
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim/dataplane"
 )
 
 // policyRig is a rig on the Policy API: paths are below /policy/api/v1.
@@ -498,7 +499,7 @@ func TestPolicyTrees(t *testing.T) {
 		r.refused(400, "500030", "PATCH", "/infra", tree(gone("LBPool", "web")))
 	})
 	t.Run("read back", func(t *testing.T) {
-		infra := r.must("GET", "/infra?filter=Type-LBPool|IpAddressPool|IpAddressAllocation", nil)
+		infra := r.must("GET", "/infra?type_filter=LBPool%3BIpAddressPool%3BIpAddressAllocation", nil)
 		children, _ := infra["children"].([]any)
 		if len(children) != 2 {
 			t.Fatalf("children: %v", children)
@@ -640,4 +641,36 @@ func ignoreTimes() cmp.Option {
 		}
 		return false
 	}, cmp.Ignore())
+}
+
+// What a principal identity made, others change only with X-Allow-Overwrite.
+func TestPolicyProtectsPrincipals(t *testing.T) {
+	r := newPolicyRig(t, nsxsim.Options{Users: []nsxsim.User{{Name: "admin", Password: "secret"}, {Name: "ncp", Password: "secret", Principal: true}}})
+	ncp := policyRig{r.as("ncp")}
+	ncp.must("PUT", "/infra/lb-pools/p", "{}")
+	if got := r.must("GET", "/infra/lb-pools/p", nil); got["_protection"] != "REQUIRE_OVERRIDE" {
+		t.Errorf("as others see it: %v", got)
+	}
+	r.refused(400, "289", "PATCH", "/infra/lb-pools/p", "{}")
+	r.refused(400, "289", "DELETE", "/infra/lb-pools/p", nil)
+	if a := r.call("PATCH", "/infra/lb-pools/p", doc{"description": "d"}, "X-Allow-Overwrite", "true"); a.status != 200 {
+		t.Errorf("with X-Allow-Overwrite: %d %s", a.status, a.raw)
+	}
+	r.refused(400, "289", "PATCH", "/infra/lb-pools/p", "{}")
+	ncp.must("DELETE", "/infra/lb-pools/p", nil)
+}
+
+func TestPolicyVirtualServersReallyServe(t *testing.T) {
+	r := newPolicyRig(t, nsxsim.Options{DataPlane: &dataplane.Options{Housekeeping: 10 * time.Millisecond}, RealizationDelay: 20 * time.Millisecond})
+	node, port := newBackend(t, "node"), freePort(t)
+	r.balancer("SMALL")
+	r.must("PATCH", "/infra/lb-pools/web", doc{"snat_translation": doc{"type": "LBSnatAutoMap"}, "members": []doc{{"ip_address": "127.0.0.1", "port": node.port}}})
+	r.must("PATCH", "/infra/lb-virtual-servers/web", virtualServer("127.0.0.1", port, doc{"pool_path": "/infra/lb-pools/web", "lb_service_path": "/infra/lb-services/lb"}))
+	waitFor(t, func() bool { return ask(port) == "node" }) // nobody asks the simulator for anything
+	statistics := r.call("GET", "/infra/lb-services/lb/lb-virtual-servers/web/statistics", nil).results()[0]["statistics"].(map[string]any)
+	if statistics["total_sessions"].(float64) < 1 {
+		t.Errorf("statistics: %v", statistics)
+	}
+	r.must("DELETE", "/infra/lb-virtual-servers/web", nil)
+	waitFor(t, func() bool { return ask(port) == "" })
 }
