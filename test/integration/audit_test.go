@@ -116,6 +116,7 @@ func TestAuditPutsRightWhatSomebodyChanged(t *testing.T) {
 		t.Run(e.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, nsxsim.Options{})
+			w.exclusive = false // what somebody else has allocated is none of the audit's business
 			w.start()
 			svc := w.published(service("web", cluster, "80"))
 			ip := svc.Status.LoadBalancer.Ingress[0].IP
@@ -159,6 +160,7 @@ func TestAuditWritesNothingWhenAllIsRight(t *testing.T) {
 // TestAuditRemovesOrphansAtTheSecondSighting: a Service may be on its way into the list when the first audit comes.
 func TestAuditRemovesOrphansAtTheSecondSighting(t *testing.T) {
 	w := newWorld(t, nsxsim.Options{})
+	w.exclusive = false // what somebody else has allocated is none of the audit's business
 	w.start()
 	stays := w.published(service("stays", cluster, "80"))
 	gone := w.published(service("gone", local, "80"))

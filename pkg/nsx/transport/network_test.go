@@ -250,7 +250,10 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 }
 
 func TestTimeoutOfATry(t *testing.T) {
-	s, _ := realServer(t, nil, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	s, _ := realServer(t, nil, func(_ http.ResponseWriter, r *http.Request) {
+		<-r.Context().Done()
+		panic(http.ErrAbortHandler) // an answer could still reach the client while it hangs up
+	})
 	tr := realTransport(t, Options{Managers: []string{s.URL}, RootCAs: rootsOf(s), Timeout: 50 * time.Millisecond})
 	if _, err := do(t.Context(), tr, "POST", aPool, ""); kinds(err) != "ambiguous" || !errors.Is(err, errTimeout) {
 		t.Errorf("got %v, want ambiguous for a time-out", err)
