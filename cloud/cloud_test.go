@@ -219,6 +219,9 @@ nsxt_ip_pool_addresses{pool="floating"} 9
 # HELP nsxt_ip_pool_allocated_addresses [ALPHA] Addresses of an IP pool that are allocated, by whomever.
 # TYPE nsxt_ip_pool_allocated_addresses gauge
 nsxt_ip_pool_allocated_addresses{pool="floating"} 1
+# HELP nsxt_ip_pool_unrecorded_addresses [ALPHA] Allocated addresses of an IP pool that no virtual server carries: somebody else's, or leaked.
+# TYPE nsxt_ip_pool_unrecorded_addresses gauge
+nsxt_ip_pool_unrecorded_addresses{pool="floating"} 0
 # HELP nsxt_lb_service_capacity_virtual_servers [ALPHA] Virtual servers that a load-balancer service takes; absent when NSX does not tell.
 # TYPE nsxt_lb_service_capacity_virtual_servers gauge
 nsxt_lb_service_capacity_virtual_servers{lb_service="LB"} 20

@@ -20,11 +20,12 @@ func (c *Cloud) Collector() metrics.StableCollector {
 			}
 			return nil
 		},
-		poolSize:      gauge("ip_pool_addresses", "Addresses in the allocation ranges of an IP pool of the cloud config.", "pool"),
-		poolAllocated: gauge("ip_pool_allocated_addresses", "Addresses of an IP pool that are allocated, by whomever.", "pool"),
-		capacity:      gauge("lb_service_capacity_virtual_servers", "Virtual servers that a load-balancer service takes; absent when NSX does not tell.", "lb_service"),
-		attached:      gauge("lb_service_virtual_servers", "Virtual servers attached to a load-balancer service, anybody's.", "lb_service"),
-		services:      gauge("services", "Services that have anything in NSX."),
+		poolSize:       gauge("ip_pool_addresses", "Addresses in the allocation ranges of an IP pool of the cloud config.", "pool"),
+		poolAllocated:  gauge("ip_pool_allocated_addresses", "Addresses of an IP pool that are allocated, by whomever.", "pool"),
+		poolUnrecorded: gauge("ip_pool_unrecorded_addresses", "Allocated addresses of an IP pool that no virtual server carries: somebody else's, or leaked.", "pool"),
+		capacity:       gauge("lb_service_capacity_virtual_servers", "Virtual servers that a load-balancer service takes; absent when NSX does not tell.", "lb_service"),
+		attached:       gauge("lb_service_virtual_servers", "Virtual servers attached to a load-balancer service, anybody's.", "lb_service"),
+		services:       gauge("services", "Services that have anything in NSX."),
 	}
 }
 
@@ -33,12 +34,12 @@ type collector struct {
 	metrics.BaseStableCollector
 	inventory func() *nsx.Inventory
 
-	poolSize, poolAllocated, capacity, attached, services *metrics.Desc
+	poolSize, poolAllocated, poolUnrecorded, capacity, attached, services *metrics.Desc
 }
 
 // DescribeWithStability implements metrics.StableCollector.
 func (c *collector) DescribeWithStability(ch chan<- *metrics.Desc) {
-	for _, d := range []*metrics.Desc{c.poolSize, c.poolAllocated, c.capacity, c.attached, c.services} {
+	for _, d := range []*metrics.Desc{c.poolSize, c.poolAllocated, c.poolUnrecorded, c.capacity, c.attached, c.services} {
 		ch <- d
 	}
 }
@@ -58,6 +59,7 @@ func (c *collector) CollectWithStability(ch chan<- metrics.Metric) {
 		}
 		tell(c.poolSize, size(p.Ranges), p.Name)
 		tell(c.poolAllocated, len(inv.Allocations(p.ID)), p.Name)
+		tell(c.poolUnrecorded, len(inv.Unrecorded(p.ID)), p.Name)
 	}
 	for _, r := range inv.LBServices() {
 		if r.Capacity > 0 {

@@ -78,17 +78,17 @@ func introduce(out io.Writer, l *lab.Lab, examples string) error {
   export KUBECONFIG=%s
 
   NSX        %s  user %s, password %s
-             its objects: curl -k %s/_nsxsim/state
-             what it was asked: curl -k %s/_nsxsim/journal
-  vCenter    %s
-  cloud config and logs  %s
+             its objects: curl -k -u '%[3]s:%[4]s' %[2]s/_nsxsim/state
+             what it was asked: curl -k -u '%[3]s:%[4]s' %[2]s/_nsxsim/journal
+  vCenter    %[5]s
+  cloud config and logs  %[6]s
 
 To try, in another terminal:
-  %[9]s get nodes -o wide
-  %[9]s apply -f %[11]s/nginx.yaml -f %[11]s/service-loadbalancer.yaml
-  %[9]s get service nginx-svc
-  curl %[10]s`,
-		l.Kubeconfig(), l.NSX.URL, nsxsim.DefaultUsername, nsxsim.DefaultPassword, l.NSX.URL, l.NSX.URL, l.VCenter.URL(), l.Dir,
+  %[7]s get nodes -o wide
+  %[7]s apply -f %[9]s/nginx.yaml -f %[9]s/service-loadbalancer.yaml
+  %[7]s get service nginx-svc
+  curl %[8]s`,
+		l.Kubeconfig(), l.NSX.URL, nsxsim.DefaultUsername, nsxsim.DefaultPassword, l.VCenter.URL(), l.Dir,
 		kubectl, at, examples)
 	if !ports.Privileged() {
 		say(out, "\nThis user may not listen on ports 80 and 443: use %d and %d for Services, as the examples there do.", ports.HTTP, ports.HTTPS)

@@ -234,7 +234,8 @@ type IPPool struct {
 	ID string `yaml:"id"`
 	// Exclusive promises that nobody allocates from this pool but controllers
 	// of this kind. Allocations that no load balancer accounts for are then
-	// released; otherwise they are only reported.
+	// released; otherwise they are only counted, in the metric
+	// nsxt_ip_pool_unrecorded_addresses.
 	Exclusive bool `yaml:"exclusive" default:"false"`
 }
 
