@@ -17,7 +17,7 @@ const (
 	visitors   = 4
 	visitEvery = 40 * time.Millisecond
 	// holdFor is how long a request that is held takes, and holdTimeout what bounds it.
-	holdFor     = 4 * time.Second
+	holdFor     = 5 * time.Second
 	holdTimeout = 20 * time.Second
 )
 
@@ -132,7 +132,8 @@ type held struct {
 	made    visits
 }
 
-// hold has n clients make a request each that takes its time, and returns when NSX has passed them on.
+// hold has n clients make a request each that takes its time, and returns when NSX has as many in flight, of which those
+// of a crowd, which take a moment, may be a few.
 func (s *Stage) hold(ip string, n int) *held {
 	h := &held{made: make(visits, n)}
 	ctx := s.clients

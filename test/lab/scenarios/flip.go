@@ -2,6 +2,7 @@ package scenarios
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -20,22 +21,23 @@ func flip(s *Stage) {
 	at := url("http", ip, int(s.ports.HTTP))
 	s.answers(at, 1)
 	nodes := s.nodeAddresses()
-	clusterPool := s.poolOf(ip)
 
 	c := s.crowd(at)
 	s.wantAnswers("policy Cluster", s.passBy(c, 40))
+	s.toLocal(name, ip, nodes, with, c)
+	s.toCluster(name, ip, nodes, c)
+	if got := addressOf(s.service(name)); got != ip {
+		s.fail("EXTERNAL-IP is now %s, was %s", got, ip)
+	}
+}
 
-	// To Local. A node without endpoints answers no more at once, and gets requests until NSX has found out.
-	patched := time.Now()
-	s.setPolicy(name, corev1.ServiceExternalTrafficPolicyLocal)
-	s.eventually("a pool of the Service's own", ipWithin, func() error {
-		if s.poolOf(ip) == clusterPool {
-			return fmt.Errorf("it is still %s", clusterPool)
-		}
-		return nil
-	})
+// toLocal changes the policy of a Service with endpoints on some nodes. A node without endpoints refuses connections at
+// once, and NSX makes them until it has found out.
+func (s *Stage) toLocal(service, ip string, nodes map[string]string, with []string, c *crowd) {
+	clusterPool := s.poolOf(ip)
 	// NSX asks another node when one refuses, so that few requests or none are lost. What others would lose is counted.
-	without := func(members map[string]member) (refused, total int) {
+	without := func() (refused, total int) {
+		members := s.members(ip)
 		for name, address := range nodes {
 			if !slices.Contains(with, name) {
 				refused += members[address].Statistics.Refused
@@ -44,57 +46,73 @@ func flip(s *Stage) {
 		}
 		return refused, total
 	}
-	refused, lastRefused := 0, time.Duration(0)
-	s.eventually("only "+strings.Join(with, " and ")+" UP", s.verdictWithin(), func() error {
-		members := s.members(ip)
-		if n, _ := without(members); n != refused {
-			refused, lastRefused = n, time.Since(patched)
+
+	began := time.Now()
+	s.setPolicy(service, corev1.ServiceExternalTrafficPolicyLocal)
+	patched := time.Now()
+	s.eventually("a pool of the Service's own", s.verdictWithin(), func() error {
+		if s.poolOf(ip) == clusterPool {
+			return fmt.Errorf("it is still %s", clusterPool)
 		}
-		return onlyUp(members, nodes, with)
+		return nil
+	})
+	refused, last := 0, time.Duration(0)
+	s.eventually("only "+strings.Join(with, " and ")+" UP", s.verdictWithin(), func() error {
+		if n, _ := without(); n != refused {
+			refused, last = n, time.Since(patched)
+		}
+		return onlyUp(s.members(ip), nodes, with)
 	})
 	down := time.Since(patched)
 	if down > s.verdictWithin() {
 		s.fail("nodes without endpoints were DOWN %.1f s after the patch, want within %v", down.Seconds(), s.verdictWithin())
 	}
-	settled := s.members(ip)
-	for _, v := range s.passBy(c, 40) {
-		switch {
-		case v.err != nil:
-			s.fail("policy Local: a request failed %.1f s after the patch: %w", v.began.Sub(patched).Seconds(), v.err)
-		case v.answer.Client.Addr() != v.client:
-			s.fail("policy Local: the pod sees %s, want the client's own address %s", v.answer.Client.Addr(), v.client)
-		case !slices.Contains(with, v.answer.Node):
+
+	var settled visits
+	s.eventually("no connection to nodes without endpoints", ipWithin, func() error {
+		refused, total := without()
+		settled = s.passBy(c, 40)
+		if r, t := without(); r != refused || t != total {
+			return fmt.Errorf("%d were made and %d refused", t-total, r-refused)
+		}
+		return nil
+	})
+	s.wantAnswers("policy Local", settled)
+	for _, v := range settled {
+		if from := v.answer.Client.Addr(); from != v.client {
+			s.fail("policy Local: the pod sees %s, want the client's own address %s", from, v.client)
+		}
+		if !slices.Contains(with, v.answer.Node) {
 			s.fail("policy Local: %s answers, whose node has no endpoint", v.answer.Node)
 		}
 	}
-	refusedThen, totalThen := without(settled)
-	refusedNow, totalNow := without(s.members(ip))
-	if refusedNow != refusedThen || totalNow != totalThen {
-		s.fail("%d connections to DOWN nodes, %d of them refused, want none", totalNow-totalThen+refusedNow-refusedThen, refusedNow-refusedThen)
-	}
-	var lost time.Duration
-	during := c.visits()
-	for _, v := range during.failed() {
-		lost = max(lost, v.began.Sub(patched))
-		if v.ended.Before(patched) || lost > s.verdictWithin() {
-			s.fail("a request failed that was begun %.1f s after the patch to Local, want within %v: %w",
-				v.began.Sub(patched).Seconds(), s.verdictWithin(), v.err)
+
+	made := c.visits()
+	failed := made.failed()
+	for _, v := range failed {
+		if after := v.began.Sub(patched); v.ended.Before(began) || after > s.verdictWithin() {
+			s.fail("a request that was begun %.1f s after the patch to Local failed, want none but within %v: %w",
+				after.Seconds(), s.verdictWithin(), v.err)
 		}
 	}
-	s.saw("to Local: %d of %d requests failed", len(during.failed()), len(during))
-	if lost > 0 {
-		s.saw("the last of them %.1f s after the patch", lost.Seconds())
+	s.saw("to Local: %d of %d requests failed", len(failed), len(made))
+	if len(failed) > 0 {
+		s.saw("the last of them %.1f s after the patch", failed[len(failed)-1].began.Sub(patched).Seconds())
 	}
-	s.saw("nodes without endpoints refused %d connections, the last one after %.1f s", refused, lastRefused.Seconds())
-	s.saw("only %s UP after %.1f s", strings.Join(slices.Compact(slices.Sorted(slices.Values(with))), " and "), down.Seconds())
+	s.saw("nodes without endpoints refused %d connections, the last one after %.1f s, and were DOWN after %.1f s",
+		refused, last.Seconds(), down.Seconds())
+}
 
-	// To Cluster. Every node answers before NSX hears of it. What is in flight outlives its pool.
+// toCluster changes the policy of a Service back. Every node answers before NSX hears of it, and what is in flight
+// outlives its pool, so that nothing is lost.
+func (s *Stage) toCluster(service, ip string, nodes map[string]string, c *crowd) {
 	localPool := s.poolOf(ip)
 	monitors := s.NSX.Get(nsxsim.KindPool, localPool).Strings("active_monitor_ids")
 	long := s.hold(ip, 12)
-	patched = time.Now()
-	s.setPolicy(name, corev1.ServiceExternalTrafficPolicyCluster)
-	s.eventually("the old pool and its monitor are gone", ipWithin, func() error {
+	before := len(c.visits())
+
+	s.setPolicy(service, corev1.ServiceExternalTrafficPolicyCluster)
+	gone := s.eventually("the old pool and its monitor are gone", ipWithin, func() error {
 		for _, o := range slices.Concat(s.NSX.List(nsxsim.KindPool), s.NSX.List(nsxsim.KindMonitor)) {
 			if o.ID() == localPool || slices.Contains(monitors, o.ID()) {
 				return fmt.Errorf("%s is there", o.String("display_name"))
@@ -102,25 +120,19 @@ func flip(s *Stage) {
 		}
 		return nil
 	})
-	gone := time.Since(patched)
-	everyNode := make([]string, 0, len(nodes))
-	for name := range nodes {
-		everyNode = append(everyNode, name)
-	}
-	s.onlyUp(ip, nodes, everyNode)
-	for _, v := range s.passBy(c, 40) {
-		if from := v.answer.Client.Addr(); v.err == nil && !s.Block.Nodes().Contains(from) {
+	s.onlyUp(ip, nodes, slices.Sorted(maps.Keys(nodes)))
+	settled := s.passBy(c, 40)
+	held := long.end()
+	made := c.goHome()[before:]
+	s.wantAnswers("from Local to Cluster", made)
+	for _, v := range settled {
+		if from := v.answer.Client.Addr(); !s.Block.Nodes().Contains(from) {
 			s.fail("policy Cluster: the pod sees %s, want a node's address", from)
 		}
 	}
-	s.wantAnswers("long requests, from Local to Cluster", long.end())
-	back := c.goHome()[len(during):]
-	s.wantAnswers("from Local to Cluster", back)
-	s.saw("to Cluster: none of %d, nor of %d long ones in flight", len(back), len(long.made))
+	s.wantAnswers("long requests, from Local to Cluster", held)
+	s.saw("to Cluster: none of %d, nor of %d long ones in flight", len(made), len(held))
 	s.saw("old pool and monitor gone after %.1f s", gone.Seconds())
-	if got := addressOf(s.service(name)); got != ip {
-		s.fail("EXTERNAL-IP is now %s, was %s", got, ip)
-	}
 }
 
 func (s *Stage) setPolicy(service string, policy corev1.ServiceExternalTrafficPolicy) {
