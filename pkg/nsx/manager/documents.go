@@ -1,9 +1,11 @@
 package manager
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -438,13 +440,13 @@ func idOf(raw []byte) (string, error) {
 	return d.id()
 }
 
-// sameJSON tells whether two documents say the same.
+// sameJSON tells whether two documents say the same. It decodes only what is not the same text, for lists can be long.
 func sameJSON(a, b document) bool {
-	x, err1 := json.Marshal(a)
-	y, err2 := json.Marshal(b)
-	if err1 != nil || err2 != nil {
-		return false
-	}
-	var v, w any
-	return json.Unmarshal(x, &v) == nil && json.Unmarshal(y, &w) == nil && reflect.DeepEqual(v, w)
+	return maps.EqualFunc(a, b, func(x, y json.RawMessage) bool {
+		if bytes.Equal(x, y) {
+			return true
+		}
+		var v, w any
+		return json.Unmarshal(x, &v) == nil && json.Unmarshal(y, &w) == nil && reflect.DeepEqual(v, w)
+	})
 }
