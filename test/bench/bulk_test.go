@@ -14,13 +14,13 @@ import (
 )
 
 // A thousand Services at once cost little more than their own two calls each, since they share the attaching, and take
-// little more time than the rate limit alone.
+// little more time than the rate limit alone. NSX, which has its own limits, refuses none of them.
 func TestBulkCreate(t *testing.T) {
 	for _, c := range []struct {
 		services int
 		rate     float64
 	}{{1000, 60}, {300, 100}} {
-		inWorld(t, c.services, 100, func(t *testing.T, w *world) {
+		inWorldWith(limits, t, c.services, 100, func(t *testing.T, w *world) {
 			n, rate := c.services, c.rate
 			limit := n * 22 / 10
 			w.start(rate, nil)
@@ -40,6 +40,12 @@ func TestBulkCreate(t *testing.T) {
 				t.Errorf("took %v, want at most 1.25 x the %v that %d calls take at %v a second", took, least, calls, rate)
 			}
 			t.Logf("at %v/s: %d calls, %v, rate limit alone %v: %v", rate, calls, took, least, w.nsx.Journal().Counts())
+
+			for _, e := range w.nsx.Journal().Entries() {
+				if e.Status/100 != 2 {
+					t.Fatalf("NSX answered %s %s with %d", e.Method, e.Path, e.Status)
+				}
+			}
 
 			w.nsx.Journal().Reset()
 			w.must(w.EnsureAll(t.Context(), workers, services))

@@ -42,10 +42,19 @@ type world struct {
 	nodes []*corev1.Node
 }
 
-// inWorld runs a test in a world for that many Services.
+// limits are those of an NSX manager.
+var limits = nsxsim.Options{
+	RateLimit: nsxsim.NSXRateLimit, MaxConcurrent: nsxsim.NSXMaxConcurrent, MaxConcurrentTotal: nsxsim.NSXMaxConcurrentTotal,
+}
+
+// inWorld runs a test in a world for that many Services, without NSX's limits.
 func inWorld(t *testing.T, services, nodes int, test func(t *testing.T, w *world)) {
+	inWorldWith(nsxsim.Options{}, t, services, nodes, test)
+}
+
+func inWorldWith(o nsxsim.Options, t *testing.T, services, nodes int, test func(t *testing.T, w *world)) {
 	synctest.Test(t, func(t *testing.T) {
-		n, err := NewNSX(services, nsxsim.Options{RateLimit: 0})
+		n, err := NewNSX(services, o)
 		if err != nil {
 			t.Fatal(err)
 		}
