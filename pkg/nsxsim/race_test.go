@@ -1,7 +1,10 @@
 package nsxsim_test
 
 import (
+	"bytes"
+	"encoding/json"
 	"fmt"
+	"net/http"
 	"sync"
 	"testing"
 
@@ -51,6 +54,61 @@ func TestOneWinnerPerRevision(t *testing.T) {
 	}
 }
 
+// 32 clients write the same object over real connections, again and again: each
+// revision is of exactly one of them, and nobody's write is lost.
+func TestThirtyTwoClientsOnOneObject(t *testing.T) {
+	const clients, writes = 32, 2
+	srv := nsxsim.StartPlain(t, nsxsim.Options{})
+	client := srv.HTTPClient(nsxsim.DefaultUsername, nsxsim.DefaultPassword)
+	t.Cleanup(client.CloseIdleConnections)
+	id := nsxsim.Must(srv.As("admin").Create(nsxsim.KindPool, nsxsim.Object{})).ID()
+	path := srv.URL + "/api/v1" + pools + "/" + id
+	send := func(method string, body any) (int, nsxsim.Object) {
+		req, err := http.NewRequestWithContext(t.Context(), method, path, bytes.NewReader(mustJSON(t, body)))
+		if err != nil {
+			t.Error(err)
+			return 0, nil
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Error(err)
+			return 0, nil
+		}
+		defer resp.Body.Close()
+		var o nsxsim.Object
+		if err := json.NewDecoder(resp.Body).Decode(&o); err != nil {
+			t.Error(err)
+		}
+		return resp.StatusCode, o
+	}
+	var mu sync.Mutex
+	winners := map[int]int{} // by revision
+	at(clients, func(i int) {
+		for done := 0; done < writes && !t.Failed(); {
+			_, o := send("GET", nil)
+			o["tags"] = []doc{{"scope": "writer", "tag": fmt.Sprint(i)}}
+			switch status, o := send("PUT", o); status {
+			case 200:
+				done++
+				mu.Lock()
+				winners[o.Revision()]++
+				mu.Unlock()
+			case 412:
+			default:
+				t.Errorf("PUT: %d %v", status, o)
+			}
+		}
+	})
+	if got := srv.Get(nsxsim.KindPool, id).Revision(); got != clients*writes || len(winners) != clients*writes {
+		t.Errorf("revision %d with %d winners, want %d of both", got, len(winners), clients*writes)
+	}
+	for revision, n := range winners {
+		if n != 1 {
+			t.Errorf("revision %d has %d winners", revision, n)
+		}
+	}
+}
+
 func TestAnAddressHasOneWinner(t *testing.T) {
 	r := newIPRig(t, nsxsim.Options{})
 	codes := make([]int, 8)
@@ -68,9 +126,9 @@ func TestAnAddressHasOneWinner(t *testing.T) {
 
 // Everything at once: reads, writes, lists, statuses, journals, snapshots.
 func TestConcurrentUse(t *testing.T) {
-	b := newBench(t, nsxsim.Options{JournalSize: 16, RateLimit: 1e6, MaxConcurrent: 1000})
-	at(8, func(i int) {
-		for range 10 {
+	b := newBench(t, nsxsim.Options{JournalSize: 16, Capacity: map[string]nsxsim.Capacity{"SMALL": {VirtualServers: 100, Pools: 100, Members: 100}}, RateLimit: 1e6, MaxConcurrent: 1000})
+	at(32, func(i int) {
+		for range 2 {
 			pool := b.create(pools, doc{"members": []doc{{"ip_address": "10.0.0.1"}}})
 			vs := b.create(servers, b.tcpVS(fmt.Sprintf("10.2.0.%d", i+1), []string{"80"}, doc{"pool_id": pool}))
 			for {

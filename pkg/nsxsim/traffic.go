@@ -59,7 +59,22 @@ func (s *Sim) trafficOf(vs *object, pools map[string]*dataplane.Pool) dataplane.
 		MaxConnections:    int(limit),
 		MaxConnectionRate: int(rate),
 		IdleTimeout:       seconds(s.store.get(KindApplicationProfile, doc.str("application_profile_id")).doc, "idle_timeout"),
+		HTTP:              s.httpOf(doc),
 		Disabled:          !doc.boolean("enabled"),
+	}
+}
+
+// httpOf tells what a layer 7 virtual server does with requests. One that ends
+// TLS passes bytes on as they are: the simulator keeps no private keys.
+func (s *Sim) httpOf(vs document) *dataplane.HTTP {
+	profile := s.store.get(KindApplicationProfile, vs.str("application_profile_id")).doc
+	if profile.str("resource_type") != "LbHttpProfile" || vs.has("client_ssl_profile_binding") {
+		return nil
+	}
+	return &dataplane.HTTP{
+		XForwardedFor:   dataplane.XForwardedFor(profile.str("x_forwarded_for")),
+		RedirectToHTTPS: profile.boolean("http_redirect_to_https"),
+		RedirectTo:      profile.str("http_redirect_to"),
 	}
 }
 
@@ -99,6 +114,10 @@ func (s *Sim) trafficPool(id string, pools map[string]*dataplane.Pool) *dataplan
 	}
 	for _, id := range o.doc.strs("active_monitor_ids") {
 		p.Monitors = append(p.Monitors, monitorOf(s.store.get(KindMonitor, id)))
+	}
+	if passive := s.store.get(KindMonitor, o.doc.str("passive_monitor_id")); passive != nil {
+		fails, _ := passive.doc.integer("max_fails")
+		p.Passive = &dataplane.Passive{MaxFails: int(fails), Timeout: seconds(passive.doc, "timeout")}
 	}
 	pools[id] = p
 	return p
@@ -163,6 +182,6 @@ func statistics(c dataplane.Counters) json.RawMessage {
 	return encode(map[string]uint64{
 		"bytes_in": c.BytesIn, "bytes_out": c.BytesOut, "current_sessions": c.CurrentConnections,
 		"max_sessions": c.MaxConnections, "total_sessions": c.TotalConnections, "dropped_connections": c.RefusedConnections,
-		"http_requests": 0,
+		"http_requests": c.HTTPRequests,
 	})
 }

@@ -115,3 +115,45 @@ objects:
 		t.Error("virtual servers that share a pool do not share it in the data plane")
 	}
 }
+
+// Layer 7 profiles and passive monitors reach the data plane.
+func TestTrafficOfLayer7AndPassiveMonitors(t *testing.T) {
+	sim, err := New(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sim.Close()
+	inventory, err := ParseInventory([]byte(`
+objects:
+- {kind: LogicalRouter, id: t1, router_type: TIER1, edge_cluster_id: edge-cluster}
+- {kind: AdvertisementConfig, id: t1, enabled: true, advertise_lb_vip: true}
+- kind: LbService
+  attachment: {target_type: LogicalRouter, target_id: t1}
+  virtual_server_ids: [web, redirect]
+- {kind: LbAppProfile, id: insert, resource_type: LbHttpProfile, x_forwarded_for: INSERT}
+- {kind: LbAppProfile, id: secure, resource_type: LbHttpProfile, http_redirect_to_https: true}
+- {kind: LbMonitor, id: passive, resource_type: LbPassiveMonitor, max_fails: 2, timeout: 7}
+- {kind: LbPool, id: pool, passive_monitor_id: passive}
+- {kind: LbVirtualServer, id: web, ip_address: 10.1.0.1, ports: ["80"], pool_id: pool, application_profile_id: insert}
+- {kind: LbVirtualServer, id: redirect, ip_address: 10.1.0.2, ports: ["80"], application_profile_id: secure}
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sim.Load(inventory); err != nil {
+		t.Fatal(err)
+	}
+	servers := sim.traffic().VirtualServers
+	if len(servers) != 2 {
+		t.Fatalf("%d virtual servers, want 2", len(servers))
+	}
+	if diff := cmp.Diff(&dataplane.HTTP{XForwardedFor: dataplane.ForwardedForInsert}, servers[0].HTTP); diff != "" {
+		t.Errorf("web (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(&dataplane.HTTP{RedirectToHTTPS: true}, servers[1].HTTP); diff != "" {
+		t.Errorf("redirect (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(&dataplane.Passive{MaxFails: 2, Timeout: 7 * time.Second}, servers[0].Pool.Passive); diff != "" {
+		t.Errorf("passive monitor (-want +got):\n%s", diff)
+	}
+}

@@ -31,6 +31,8 @@ type VirtualServer struct {
 	Pool *Pool
 	// Persistence by source address, shared by all ports of the virtual server; nil: none.
 	Persistence *Persistence
+	// HTTP makes a TCP virtual server one of layer 7, which understands the requests that it passes on; nil: layer 4.
+	HTTP *HTTP
 	// Access by client address; nil: everybody.
 	Access *Access
 	// MaxConnections (TCP connections or UDP flows) at once; further ones are reset or dropped. 0: no limit.
@@ -43,6 +45,23 @@ type VirtualServer struct {
 	// Disabled: no listeners; the state is DISABLED.
 	Disabled bool
 }
+
+// HTTP is what a layer 7 virtual server does with requests, as LbHttpProfile has it. All requests of a connection
+// are served by one member.
+type HTTP struct {
+	XForwardedFor   XForwardedFor
+	RedirectToHTTPS bool   // every request is redirected to the same URL with https
+	RedirectTo      string // every request is redirected to this URL
+}
+
+// XForwardedFor is what becomes of the header of that name.
+type XForwardedFor string
+
+// What may become of it; when empty it is passed on as it is.
+const (
+	ForwardedForInsert  XForwardedFor = "INSERT"  // the client's address is appended
+	ForwardedForReplace XForwardedFor = "REPLACE" // the client's address takes the place of what was there
+)
 
 // PortMap is a port of a virtual server and the port of the members that serves it (the position-wise pair of
 // LbVirtualServer.ports and default_pool_member_ports).
@@ -105,10 +124,18 @@ type Pool struct {
 	Members   []Member
 	// Monitors must all succeed for a member to be UP; a pool without monitors takes its members as UP.
 	Monitors []Monitor
-	SNAT     SNAT
+	// Passive, when set, takes members that fail clients' connections for DOWN.
+	Passive *Passive
+	SNAT    SNAT
 	// MinActiveMembers is the number of primary members that must be UP; with fewer, backup members serve,
 	// if any is UP. 0: 1.
 	MinActiveMembers int
+}
+
+// Passive is a passive monitor, as LbPassiveMonitor has it: it sends no probes.
+type Passive struct {
+	MaxFails int           // connections in a row that fail and make a member DOWN; 0: 5
+	Timeout  time.Duration // for which it is DOWN, until it is tried again; 0: 5 s
 }
 
 // AdminState is what the administrator wants of a member.

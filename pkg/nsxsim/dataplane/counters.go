@@ -4,7 +4,7 @@ import "sync/atomic"
 
 // counters are the live Counters of one object.
 type counters struct {
-	current, peak, total, refused, in, out atomic.Int64
+	current, peak, total, refused, in, out, requests atomic.Int64
 }
 
 // begin counts a connection that begins.
@@ -26,5 +26,6 @@ func (c *counters) snapshot() Counters {
 		RefusedConnections: uint64(c.refused.Load()),
 		BytesIn:            uint64(c.in.Load()),
 		BytesOut:           uint64(c.out.Load()),
+		HTTPRequests:       uint64(c.requests.Load()),
 	}
 }

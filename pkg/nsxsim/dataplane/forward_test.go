@@ -103,7 +103,18 @@ func TestSourceAddressThatMembersSee(t *testing.T) {
 	}
 }
 
+// needIPv6 skips a test on a host without ::1.
+func needIPv6(t *testing.T) {
+	t.Helper()
+	l, err := net.Listen("tcp", "[::1]:0")
+	if err != nil {
+		t.Skipf("the host has no ::1: %v", err)
+	}
+	l.Close()
+}
+
 func TestTransparentFallsBackWhereTheClientsAddressCannotBeUsed(t *testing.T) {
+	needIPv6(t)
 	// An IPv6 client of an IPv4 member: the member cannot be sent the client's address.
 	s := newScene(t, dataplane.TCP, dataplane.Options{})
 	vip := netip.AddrPortFrom(netip.IPv6Loopback(), s.freePort(t, netip.IPv6Loopback()))
@@ -121,6 +132,7 @@ func TestTransparentFallsBackWhereTheClientsAddressCannotBeUsed(t *testing.T) {
 }
 
 func TestIPv6(t *testing.T) {
+	needIPv6(t)
 	for _, snat := range []dataplane.SNAT{dataplane.AutoMap, dataplane.Transparent} {
 		t.Run(string(snat), func(t *testing.T) {
 			s := newScene(t, dataplane.TCP, dataplane.Options{}) // with an IPv4 SNAT address

@@ -79,6 +79,12 @@ func (s *session) serve(client *net.TCPConn) {
 	server := s.connect()
 	if server == nil {
 		s.listener.vs.counters.refused.Add(1)
+	}
+	switch {
+	case s.http != nil:
+		s.serveHTTP(client, server)
+		return
+	case server == nil:
 		s.abort()
 		return
 	}

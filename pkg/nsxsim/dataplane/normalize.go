@@ -95,6 +95,9 @@ func (vs VirtualServer) withDefaults() VirtualServer {
 	if vs.Persistence != nil {
 		vs.Persistence = &Persistence{Timeout: cmp.Or(vs.Persistence.Timeout, 300*time.Second)}
 	}
+	if vs.HTTP != nil {
+		vs.HTTP = new(*vs.HTTP)
+	}
 	if vs.Access != nil {
 		vs.Access = &Access{Action: vs.Access.Action, Prefixes: slices.Clone(vs.Access.Prefixes)}
 	}
@@ -115,6 +118,9 @@ func (p Pool) withDefaults() Pool {
 		m.Address = m.Address.Unmap()
 		m.Weight = cmp.Or(m.Weight, 1)
 		m.AdminState = cmp.Or(m.AdminState, Enabled)
+	}
+	if p.Passive != nil {
+		p.Passive = &Passive{MaxFails: cmp.Or(p.Passive.MaxFails, 5), Timeout: cmp.Or(p.Passive.Timeout, 5*time.Second)}
 	}
 	p.Monitors = slices.Clone(p.Monitors)
 	for i := range p.Monitors {
@@ -139,6 +145,10 @@ func (vs *VirtualServer) check() error {
 		return fmt.Errorf("address %v: %w", vs.Address, ErrInvalid)
 	case vs.Protocol != TCP && vs.Protocol != UDP:
 		return fmt.Errorf("protocol %q: %w", vs.Protocol, ErrInvalid)
+	case vs.HTTP != nil && vs.Protocol != TCP:
+		return fmt.Errorf("HTTP over %s: %w", vs.Protocol, ErrInvalid)
+	case vs.HTTP != nil && !slices.Contains([]XForwardedFor{"", ForwardedForInsert, ForwardedForReplace}, vs.HTTP.XForwardedFor):
+		return fmt.Errorf("X-Forwarded-For %q: %w", vs.HTTP.XForwardedFor, ErrInvalid)
 	case len(vs.Ports) == 0:
 		return fmt.Errorf("no ports: %w", ErrInvalid)
 	case vs.MaxConnections < 0 || vs.MaxConnectionRate < 0 || vs.IdleTimeout < 0:
@@ -166,6 +176,8 @@ func (p *Pool) check() error {
 		return fmt.Errorf("algorithm %q: %w", p.Algorithm, ErrInvalid)
 	case p.SNAT != AutoMap && p.SNAT != Transparent:
 		return fmt.Errorf("SNAT %q: %w", p.SNAT, ErrInvalid)
+	case p.Passive != nil && (p.Passive.MaxFails < 0 || p.Passive.Timeout < 0):
+		return fmt.Errorf("passive monitor: negative count or timeout: %w", ErrInvalid)
 	case p.MinActiveMembers < 0:
 		return fmt.Errorf("negative number of active members: %w", ErrInvalid)
 	}

@@ -35,6 +35,10 @@ type member struct {
 	up       bool               // all its monitors say so
 	changed  time.Time
 	sessions map[*session]struct{}
+
+	// Of the passive monitor.
+	fails   int       // connections in a row that failed
+	benched time.Time // it gets no connections before
 }
 
 func newPool(plane *Plane, id string) *pool {
@@ -181,7 +185,7 @@ func (p *pool) assign(s *session, preferred netip.AddrPort, tried []netip.AddrPo
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	chosen := p.byKey[preferred]
-	if chosen == nil || !chosen.up || chosen.cfg.AdminState == Disabled || slices.Contains(tried, preferred) {
+	if chosen == nil || !p.serves(chosen) || chosen.cfg.AdminState == Disabled || slices.Contains(tried, preferred) {
 		candidates := p.eligible(tried)
 		if len(candidates) == 0 {
 			return nil
@@ -199,7 +203,7 @@ func (p *pool) eligible(tried []netip.AddrPort) []*share {
 	var primary, backup []*share
 	for _, m := range p.members {
 		switch {
-		case !m.up || m.cfg.AdminState != Enabled:
+		case !p.serves(m) || m.cfg.AdminState != Enabled:
 		case m.cfg.Backup:
 			backup = append(backup, &m.share)
 		default:
@@ -215,6 +219,29 @@ func (p *pool) eligible(tried []netip.AddrPort) []*share {
 		return backup
 	}
 	return primary
+}
+
+// serves tells whether a member is UP for the active monitors and the passive one.
+func (p *pool) serves(m *member) bool {
+	return m.up && (p.cfg.Passive == nil || !p.plane.clock.Now().Before(m.benched))
+}
+
+// failed and succeeded tell the passive monitor of a client's connection to a member.
+
+func (p *pool) failed(m *member) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if passive := p.cfg.Passive; passive != nil {
+		if m.fails++; m.fails >= passive.MaxFails {
+			m.benched = p.plane.clock.Now().Add(passive.Timeout)
+		}
+	}
+}
+
+func (p *pool) succeeded(m *member) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	m.fails, m.benched = 0, time.Time{}
 }
 
 // release undoes assign.
@@ -281,8 +308,11 @@ func (p *pool) memberStatus(m *member) MemberStatus {
 		st.State = StateDisabled
 	case m.cfg.AdminState == GracefulDisabled:
 		st.State = StateGracefulDisabled
-	case m.up:
+	case p.serves(m):
 		st.State = StateUp
+	}
+	if m.up && !p.serves(m) {
+		st.FailureCause = fmt.Sprintf("%d connections failed in a row", m.fails)
 	}
 	for _, pr := range m.probers {
 		if pr.verdict.checked.After(st.LastCheck) {

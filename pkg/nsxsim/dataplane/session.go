@@ -19,6 +19,7 @@ type session struct {
 	listener   *listener
 	protocol   Protocol
 	client     netip.AddrPort
+	http       *HTTP       // nil: layer 4
 	pool       *pool       // nil: the virtual server has none
 	sticky     *stickiness // nil: no persistence
 	memberPort uint16
@@ -96,6 +97,7 @@ func (s *session) connect() net.Conn {
 		conn, err := s.dial(m)
 		if err == nil && s.own(conn) {
 			s.member = m
+			s.pool.succeeded(m)
 			m.counters.begin()
 			s.pool.counters.begin()
 			return conn
@@ -104,6 +106,7 @@ func (s *session) connect() net.Conn {
 		if s.ctx.Err() != nil {
 			return nil
 		}
+		s.pool.failed(m)
 		m.counters.refused.Add(1)
 		s.pool.counters.refused.Add(1)
 		s.plane().opts.Logger.V(2).Info("Member does not answer", "pool", s.pool.id, "member", m.key, "err", err)
@@ -142,17 +145,32 @@ func (s *session) dial(m *member) (net.Conn, error) {
 	return conn, err
 }
 
+// counted gives the counters of all that takes part in the session.
+func (s *session) counted() []*counters {
+	if s.member == nil {
+		return []*counters{&s.listener.vs.counters}
+	}
+	return []*counters{&s.listener.vs.counters, &s.pool.counters, &s.member.counters}
+}
+
 // countIn counts n bytes from the client to the member.
 func (s *session) countIn(n int) {
-	for _, c := range []*counters{&s.listener.vs.counters, &s.pool.counters, &s.member.counters} {
+	for _, c := range s.counted() {
 		c.in.Add(int64(n))
 	}
 }
 
 // countOut counts n bytes from the member to the client.
 func (s *session) countOut(n int) {
-	for _, c := range []*counters{&s.listener.vs.counters, &s.pool.counters, &s.member.counters} {
+	for _, c := range s.counted() {
 		c.out.Add(int64(n))
+	}
+}
+
+// countRequest counts a request of layer 7.
+func (s *session) countRequest() {
+	for _, c := range s.counted() {
+		c.requests.Add(1)
 	}
 }
 

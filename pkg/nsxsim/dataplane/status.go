@@ -74,4 +74,5 @@ type Counters struct {
 	RefusedConnections uint64 // virtual server: by a limit, by Access, or for want of a member; pool, member: failed dials
 	BytesIn            uint64
 	BytesOut           uint64
+	HTTPRequests       uint64 // of layer 7 virtual servers
 }

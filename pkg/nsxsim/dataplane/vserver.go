@@ -155,7 +155,7 @@ func (vs *virtualServer) admit(l *listener, client netip.AddrPort) *session {
 	}
 	s := &session{
 		listener: l, protocol: vs.want.Protocol, client: client,
-		pool: vs.pool, sticky: vs.sticky, memberPort: vs.want.memberPort(l.port),
+		http: vs.want.HTTP, pool: vs.pool, sticky: vs.sticky, memberPort: vs.want.memberPort(l.port),
 	}
 	s.ctx, s.cancel = context.WithCancel(vs.plane.ctx)
 	s.touch()
