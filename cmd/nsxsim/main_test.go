@@ -126,6 +126,20 @@ func TestServesUntilItIsStopped(t *testing.T) {
 	}
 }
 
+func TestReleaseNamedInShort(t *testing.T) {
+	p := start(t, "--plain", "--nsx-version", "9.0", "--search-delay", "1h")
+	get := func(path string) (int, string) { return p.get(path, nsxsim.DefaultUsername, nsxsim.DefaultPassword) }
+	if code, body := get("/api/v1/node/version"); code != 200 || !strings.Contains(body, `"9.0.0`) {
+		t.Errorf("version: %d %s", code, body)
+	}
+	if code, body := get("/api/v1/loadbalancer/pools"); code != 404 {
+		t.Errorf("pools of the Manager API: %d %s, want 404", code, body)
+	}
+	if code, body := get("/api/v1/search/query?query=resource_type:EdgeCluster"); code != 200 || !strings.Contains(body, `"result_count":0`) {
+		t.Errorf("search before the delay is over: %d %s, want nothing", code, body)
+	}
+}
+
 func TestQuietByDefault(t *testing.T) {
 	p := start(t)
 	p.get("/api/v1/node/version", "admin", "wrong")

@@ -6,7 +6,7 @@
 // It owns a store of JSON documents by kind and the rules by which a real manager
 // takes, refuses and changes them: validation, defaults, references in both
 // directions, revisions, uniqueness, capacity, owners, IP pools with their release
-// delay, paging, sessions and limits. Fields that it knows nothing of are kept. It
+// delay, paging, searches, sessions and limits. Fields that it knows nothing of are kept. It
 // fails on demand (Faults), tells what it was asked (Journal), and is filled from
 // files (Inventory). It knows no socket but the one it is told to listen on: the
 // traffic of virtual servers is package dataplane's, which Options.DataPlane joins
