@@ -170,32 +170,20 @@ func (s *Sim) leaveService(rec *realization) *Error {
 	return nil
 }
 
-// relist realises the LBService at a path once more, for its virtual servers.
+// relist gives the LBService at a path the virtual servers that it has now. All
+// else of it stays as it was last realised: a change that cannot be, or that has
+// yet to come, does not keep virtual servers from coming and going.
 func (s *Sim) relist(path string) *Error {
 	o, rec := s.store.get(KindPolicyLBService, path), s.policy.records[path]
-	if o == nil {
-		// The service has gone from the intents, but may not yet from the Manager.
-		if rec == nil {
-			return nil
-		}
-		for _, ref := range rec.objects {
-			if err := s.remakeService(rec, path, s.store.get(ref.kind, ref.id)); err != nil {
-				return err
-			}
-		}
-		return nil
+	if service := s.store.get(KindLBService, s.realizedIn(path, KindLBService)); service != nil {
+		doc := service.doc.clone()
+		doc.set("virtual_server_ids", s.serversOf(path))
+		return s.make(rec, path, KindLBService, service.id, doc)
+	}
+	if o == nil || rec == nil {
+		return nil // gone, and its virtual servers with it
 	}
 	return realizeLBService(s, o, rec)
-}
-
-// remakeService changes no more than the list of virtual servers.
-func (s *Sim) remakeService(rec *realization, path string, o *object) *Error {
-	if o == nil {
-		return nil
-	}
-	doc := o.doc.clone()
-	doc.set("virtual_server_ids", s.serversOf(path))
-	return s.make(rec, path, KindLBService, o.id, doc)
 }
 
 func realizeLBService(s *Sim, o *object, rec *realization) *Error {
@@ -214,7 +202,7 @@ func (s *Sim) serversOf(path string) []string {
 	service := s.store.get(KindLBService, s.realizedIn(path, KindLBService))
 	add := func(id string) {
 		rec := s.policy.records[s.policy.made[objectRef{KindVirtualServer, id}]]
-		if rec != nil && rec.service == path && !seen[id] {
+		if rec != nil && rec.uid == id && rec.service == path && !seen[id] {
 			seen[id] = true
 			ids = append(ids, id)
 		}
@@ -339,7 +327,7 @@ func realizeIPAllocation(s *Sim, o *object, rec *realization) *Error {
 		return nil
 	}
 	path := parentPath(o.id)
-	pool := s.store.get(KindIPPool, s.realizedIn(path, KindIPPool))
+	pool := s.store.get(KindIPPool, s.uidAt(KindPolicyIPPool, path)) // not that of a pool that had the path before
 	if pool == nil {
 		return invalidPath(path)
 	}

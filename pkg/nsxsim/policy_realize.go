@@ -55,6 +55,9 @@ type realization struct {
 	pool    string     // id of the Manager's IP pool that the address is from
 	address netip.Addr // of an IpAddressAllocation
 	want    netip.Addr // the address that it had when a snapshot was taken
+	// before is what is left of another intent that had the path: something
+	// realised still uses it, perhaps until this one is realised.
+	before *realization
 }
 
 func newPolicy(o Options, log klog.Logger) *policy {
@@ -118,18 +121,20 @@ func (s *Sim) realize(path string) {
 	}
 	o := s.intentAt(path)
 	if o == nil || o.doc.str("unique_id") != rec.uid {
-		if err := s.unrealize(rec); err != nil {
+		if err := s.unrealize(rec); err == nil {
+			delete(p.records, path)
+			rec = nil
+		} else if o == nil {
 			s.failed(path, rec, err)
 			return
 		}
-		delete(p.records, path)
 		if parent := parentPath(path); p.kindAt(path).part && s.intentAt(parent) != nil {
 			s.schedule(parent, 0)
 		}
 		if o == nil {
 			return
 		}
-		rec = &realization{uid: o.doc.str("unique_id"), state: unrealized}
+		rec = &realization{uid: o.doc.str("unique_id"), state: unrealized, before: rec}
 		p.records[path] = rec
 	}
 	if k := p.byName[o.kind.name]; k.realize != nil {
@@ -140,6 +145,13 @@ func (s *Sim) realize(path string) {
 	}
 	rec.state, rec.problem, rec.at = realized, nil, s.now()
 	s.wakeReferrers(o)
+	if rec.before != nil {
+		if err := s.unrealize(rec.before); err != nil {
+			s.schedule(path, realizeRetry)
+			return
+		}
+		rec.before = nil
+	}
 }
 
 // wakeReferrers tries again at once what may have failed for want of o.
@@ -160,6 +172,12 @@ func (s *Sim) failed(path string, rec *realization, err *Error) {
 
 // unrealize removes what was made of an intent, the last first.
 func (s *Sim) unrealize(rec *realization) *Error {
+	if rec.before != nil {
+		if err := s.unrealize(rec.before); err != nil {
+			return err
+		}
+		rec.before = nil
+	}
 	if rec.service != "" {
 		if err := s.leaveService(rec); err != nil {
 			return err
