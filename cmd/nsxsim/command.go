@@ -31,7 +31,7 @@ type flags struct {
 	seed                                   uint64
 	rateLimit, maxConcurrent               int
 	releaseDelay, sessionTimeout           time.Duration
-	searchDelay                            time.Duration
+	searchDelay, realizationDelay          time.Duration
 	dataPlane, allowLoopback               bool
 	snatAddress                            string
 }
@@ -94,6 +94,7 @@ restores a snapshot; POST state, which adds an inventory.`,
 	fs.IntVar(&f.maxConcurrent, "max-concurrent", 0, fmt.Sprintf("requests of one user at once; over it 503. 0 is no limit, NSX's is %d", nsxsim.NSXMaxConcurrent))
 	fs.DurationVar(&f.releaseDelay, "release-delay", 0, fmt.Sprintf("how long a released address cannot be had again, for IP pools that do not say; NSX's is %s", nsxsim.NSXReleaseDelay))
 	fs.DurationVar(&f.searchDelay, "search-delay", 0, "time that a change takes to show up in searches")
+	fs.DurationVar(&f.realizationDelay, "realization-delay", 0, "time that an intent of the Policy API takes to be realised")
 	fs.DurationVar(&f.sessionTimeout, "session-timeout", 0, "idle time after which a session ends (default 30m)")
 	fs.BoolVar(&f.dataPlane, "dataplane", false, "make virtual servers really listen, check their members and forward")
 	fs.StringVar(&f.snatAddress, "snat-address", "", "source address of the data plane's connections to members")
@@ -125,6 +126,7 @@ func (f flags) options() (nsxsim.Options, error) {
 		ReleaseDelay:         f.releaseDelay,
 		SessionTimeout:       f.sessionTimeout,
 		SearchDelay:          f.searchDelay,
+		RealizationDelay:     f.realizationDelay,
 		AllowLoopbackMembers: f.allowLoopback,
 		Empty:                f.empty,
 		Admin:                !f.noAdmin,
