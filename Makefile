@@ -57,7 +57,7 @@ update: ## Make everything generated anew.
 	@for s in hack/update-*.sh; do echo "$$s"; $$s; done
 
 budget: ## Count the NSX calls of every operation and hold them against their budgets.
-	@go test -count=1 -run '^TestBudget$$' -v ./test/bench
+	@go test -count=1 -run '^TestBudget' -v ./test/bench
 
 bench: ## Measure on the simulator and write docs/performance.md; FULL=1 takes a quarter of an hour.
 	@go run ./test/bench/measure $(BENCH_SIZES) -out test/bench/report/results.json

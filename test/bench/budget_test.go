@@ -66,6 +66,21 @@ func TestBudget(t *testing.T) {
 	b.checkDocs(t)
 }
 
+// TestBudgetOfEverySize holds the same operations to the same budgets with other numbers of nodes, and with 5,000 Services.
+func TestBudgetOfEverySize(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes a minute or two")
+	}
+	for _, services := range []int{100, 1000, 5000} {
+		for _, nodes := range []int{10, 1000} {
+			t.Run(fmt.Sprintf("%d Services, %d nodes", services, nodes), func(t *testing.T) {
+				var b budget
+				inWorld(t, services+200, nodes, func(t *testing.T, w *world) { b.operations(t, w, services) })
+			})
+		}
+	}
+}
+
 func (b *budget) operations(t *testing.T, w *world, size int) {
 	w.start(unlimited, nil)
 	ensure := func(services ...*corev1.Service) func() {
