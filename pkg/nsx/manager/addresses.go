@@ -40,9 +40,16 @@ func (b *Backend) claimed(o nsx.Owner, addr netip.Addr) bool {
 	})
 }
 
+// attachedAt tells whether a virtual server of the Service carries traffic on the address.
+func (b *Backend) attachedAt(o nsx.Owner, addr netip.Addr) bool {
+	return slices.ContainsFunc(b.inv.Observe(o).VirtualServers, func(v nsx.ObservedVirtualServer) bool {
+		return v.Address == addr && v.Attached()
+	})
+}
+
 // claim makes the address of a written record ours: it allocates it, or proves that it is. It returns the address that is
-// ours then, which may be another than the record's.
-func (b *Backend) claim(ctx context.Context, p nsx.Publish, v nsx.VirtualServer) (netip.Addr, error) {
+// ours then, which may be another than the record's unless that is fixed.
+func (b *Backend) claim(ctx context.Context, p nsx.Publish, v nsx.VirtualServer, fixed bool) (netip.Addr, error) {
 	o := p.Owner
 	if b.lostRelease(v.Address) != nil {
 		// We were about to give it back, and do not know whether we did.
@@ -73,7 +80,7 @@ func (b *Backend) claim(ctx context.Context, p nsx.Publish, v nsx.VirtualServer)
 				v.Address, o, nsx.ErrInvalid)
 		}
 	}
-	return b.allocate(ctx, p, v)
+	return b.allocate(ctx, o, v, fixed)
 }
 
 // resolveDoubt decides about an address that is allocated, by nobody knows whom, and recorded by a virtual server of ours
@@ -112,8 +119,7 @@ func (b *Backend) carriedByOthers(o nsx.Owner, addr netip.Addr) bool {
 }
 
 // allocate asks for the address of a record. A manager may honour that, refuse it, or answer with another address.
-func (b *Backend) allocate(ctx context.Context, p nsx.Publish, v nsx.VirtualServer) (netip.Addr, error) {
-	o := p.Owner
+func (b *Backend) allocate(ctx context.Context, o nsx.Owner, v nsx.VirtualServer, fixed bool) (netip.Addr, error) {
 	got, err := b.callAllocate(ctx, v.IPPool, v.Address)
 	switch {
 	case err == nil && got == v.Address:
@@ -123,12 +129,12 @@ func (b *Backend) allocate(ctx context.Context, p nsx.Publish, v nsx.VirtualServ
 		// It answered with another address. What another virtual server records is left to that one.
 		if !b.carriedByOthers(o, got) {
 			b.inv.SetAllocated(v.IPPool, got, true)
-			if !slices.Contains(p.Asked, v.Address) {
+			if !fixed {
 				return got, nil
 			}
 			b.keepSpare(o, v.IPPool, got, nil)
 			b.inv.SetRefused(v.ID, v.IPPool, v.Address)
-			return netip.Addr{}, fmt.Errorf("allocating %s, which was asked for, for %s: NSX gives %s in its place: %w", v.Address, o, got, nsx.ErrAlreadyAllocated)
+			return netip.Addr{}, fmt.Errorf("allocating %s, and no other, for %s: NSX gives %s in its place: %w", v.Address, o, got, nsx.ErrAlreadyAllocated)
 		}
 		b.inv.SetAllocated(v.IPPool, got, false)
 		return netip.Addr{}, fmt.Errorf("allocating %s for %s: NSX answered with %s, which somebody else's virtual server carries: %w",

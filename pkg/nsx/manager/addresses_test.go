@@ -365,6 +365,32 @@ func TestReleasedByHand(t *testing.T) {
 	w.wantAllocated()
 }
 
+// TestReleasedByHandKeepsItsAddress: what carries traffic is never moved, also where the manager hands out what it likes.
+func TestReleasedByHandKeepsItsAddress(t *testing.T) {
+	for _, quirk := range []nsxsim.ChosenAddress{nsxsim.ChosenAddressIgnored, nsxsim.ChosenAddressRefused} {
+		t.Run(string(quirk), func(t *testing.T) {
+			w := newWorld(t, nsxsim.Options{Quirks: nsxsim.Quirks{ChosenAddress: quirk}})
+			o := owner("web")
+			err := w.publish(o, w.tcp(4))
+			for n := byte(3); errors.Is(err, nsx.ErrAlreadyAllocated); n-- {
+				err = w.publish(o, w.again(o, n))
+			}
+			w.must(err)
+			before := w.observed(o)
+			w.must(w.sim.As("somebody").Release(w.pool, before.Address.String()))
+			_, err = w.sim.As("somebody").Allocate(w.pool, "") // so that NSX gives another one
+			w.must(err)
+			w.must(w.Load(t.Context()))
+			again := before.VirtualServer
+			again.Pool = clusterPool()
+			_ = w.publish(o, again) // may fail, and must not move
+			if after := w.observed(o); after.Address != before.Address || !after.Attached() {
+				t.Errorf("moved from %s to %s, attached %t", before.Address, after.Address, after.Attached())
+			}
+		})
+	}
+}
+
 func TestTwoClustersWithStaleLists(t *testing.T) {
 	w := newWorld(t, nsxsim.Options{})
 	other := w.backend("cluster-2")

@@ -60,7 +60,9 @@ func byAddress(all []nsx.VirtualServer) [][]nsx.VirtualServer {
 func (b *Backend) publishAddress(ctx context.Context, p nsx.Publish, group []nsx.VirtualServer) ([]nsx.VirtualServer, error) {
 	o, pool, addr := p.Owner, group[0].IPPool, group[0].Address
 	claimed, spare := b.claimed(o, addr), false
-	if !claimed && b.anyAddressOnly(pool) && !slices.Contains(p.Asked, addr) {
+	// What carries traffic, or was asked for, has this address or none.
+	fixed := slices.Contains(p.Asked, addr) || b.attachedAt(o, addr)
+	if !claimed && b.anyAddressOnly(pool) && !fixed {
 		// This manager refuses chosen addresses: ALLOCATE first, then the record.
 		var err error
 		if addr, err = b.allocateAny(ctx, o, pool); err != nil {
@@ -79,7 +81,7 @@ func (b *Backend) publishAddress(ctx context.Context, p nsx.Publish, group []nsx
 			return nil, err
 		}
 		if i == 0 && !claimed {
-			got, err := b.claim(ctx, p, v)
+			got, err := b.claim(ctx, p, v, fixed)
 			if err != nil {
 				return nil, err
 			}
