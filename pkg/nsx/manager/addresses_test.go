@@ -371,15 +371,17 @@ func TestReleasedByHandKeepsItsAddress(t *testing.T) {
 		t.Run(string(quirk), func(t *testing.T) {
 			w := newWorld(t, nsxsim.Options{Quirks: nsxsim.Quirks{ChosenAddress: quirk}})
 			o := owner("web")
-			err := w.publish(o, w.tcp(4))
+			first, err := w.sim.As("somebody").Allocate(w.pool, "")
+			w.must(err)
+			w.must(w.RefreshAddresses(t.Context()))
+			err = w.publish(o, w.tcp(4))
 			for n := byte(3); errors.Is(err, nsx.ErrAlreadyAllocated); n-- {
 				err = w.publish(o, w.again(o, n))
 			}
 			w.must(err)
 			before := w.observed(o)
 			w.must(w.sim.As("somebody").Release(w.pool, before.Address.String()))
-			_, err = w.sim.As("somebody").Allocate(w.pool, "") // so that NSX gives another one
-			w.must(err)
+			w.must(w.sim.As("somebody").Release(w.pool, first)) // which is what NSX gives next
 			w.must(w.Load(t.Context()))
 			again := before.VirtualServer
 			again.Pool = clusterPool()
