@@ -62,6 +62,7 @@ budget: ## Count the NSX calls of every operation and hold them against their bu
 bench: ## Measure on the simulator and write docs/performance.md; FULL=1 takes a quarter of an hour.
 	@go run ./test/bench/measure $(BENCH_SIZES) -out test/bench/report/results.json
 	@cd test/bench/report && go run .
+	@go test -run '^$$' -bench VirtualServers ./pkg/nsxsim
 
 clean: ## Remove what was built.
 	@rm -rf bin .cache
