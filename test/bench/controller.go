@@ -39,9 +39,6 @@ type Controller struct {
 	Class config.Class
 	// Close ends it and waits for what it runs.
 	Close func()
-
-	mu     sync.Mutex
-	events []lb.Event
 }
 
 const clusterConfig = `
@@ -83,11 +80,7 @@ func StartController(o Options) (*Controller, error) {
 	})
 	c.Engine = lb.New(lb.Options{
 		Backend: c.Backend, Config: cfg.LoadBalancer, ClusterUID: uid, Clock: clock.RealClock{}, Random: func() float64 { return 0.5 },
-		Record: func(e lb.Event) {
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			c.events = append(c.events, e)
-		},
+		Record: func(lb.Event) {}, // nobody reads them here
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var work sync.WaitGroup
@@ -98,13 +91,6 @@ func StartController(o Options) (*Controller, error) {
 		tr.Close(context.Background())
 	})
 	return c, nil
-}
-
-// Events are those recorded so far.
-func (c *Controller) Events() []lb.Event {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return append([]lb.Event(nil), c.events...)
 }
 
 // EnsureAll ensures Services by that many workers, each Service once, and takes over their status.
