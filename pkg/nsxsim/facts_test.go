@@ -332,7 +332,7 @@ func TestFacts(t *testing.T) {
 			{fact: "application_profile_id is required", do: post(servers, fixed(doc{"ip_address": "10.1.0.1", "ports": []string{"80"}})), status: 400, code: "255"},
 			{fact: "access_list_control", do: func(b *bench) answer {
 				return b.do("POST", servers, b.tcpVS("10.1.0.1", []string{"80"}, doc{"access_list_control": doc{"action": "ALLOW", "group_id": b.group()}}))
-			}, status: 201, body: `{"access_list_control":{"action":"ALLOW","enabled":true,"group_id":"*"}}`},
+			}, status: 201, body: `{"access_list_control":{"action":"ALLOW","enabled":false,"group_id":"*"}}`},
 			{fact: "service", do: post(services, fixed(doc{})), status: 201, body: `{"size":"SMALL","enabled":true,"error_log_level":"INFO"}`},
 			{fact: "service status DETACHED", do: func(b *bench) answer { return b.do("GET", services+"/"+b.create(services, doc{})+"/status", nil) }, status: 200, body: `{"service_status":"DETACHED"}`},
 			{fact: "pool status PARTIALLY_UP, member status DOWN", do: func(b *bench) answer {

@@ -63,6 +63,9 @@ type change struct {
 
 const removedLB = "9.0"
 
+// accessListsSince is the release from which on virtual servers have access lists.
+var accessListsSince = release{3, 0}
+
 // manager gives the kinds of the Manager API.
 func manager() []*kind {
 	return []*kind{
@@ -106,10 +109,10 @@ func manager() []*kind {
 				{name: "max_new_connection_rate", shape: intShape, min: 1},
 				{name: "client_ssl_profile_binding", shape: objectShape, fields: clientSSLBindingFields},
 				{name: "server_ssl_profile_binding", shape: objectShape, fields: serverSSLBindingFields},
-				{name: "access_list_control", shape: objectShape, fields: []field{
+				{name: "access_list_control", shape: objectShape, since: accessListsSince, fields: []field{
 					{name: "action", shape: stringShape, required: true, oneOf: []string{"ALLOW", "DROP"}},
-					{name: "enabled", shape: boolShape, def: "true"},
-					{name: "group_id", shape: stringShape, ref: []Kind{KindNSGroup}},
+					{name: "enabled", shape: boolShape, def: "false"},
+					{name: "group_id", shape: stringShape, required: true, ref: []Kind{KindNSGroup}},
 				}},
 			},
 			mirror: mirrorPorts,

@@ -231,6 +231,9 @@ func parseRelease(version string) (release, error) {
 	return r, nil
 }
 
+// knows tells whether a release has what came with another.
+func (r release) knows(since release) bool { return !r.before(since.major, since.minor) }
+
 func (r release) before(major, minor int) bool {
 	return r.major < major || r.major == major && r.minor < minor
 }

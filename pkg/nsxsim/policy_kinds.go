@@ -248,9 +248,9 @@ func policyKinds() []*policyKind {
 					{name: "ssl_profile_path", shape: stringShape, ref: []Kind{KindPolicyServerSSLProfile}},
 				}},
 				{name: "rules", shape: listShape, max: 4000},
-				{name: "access_list_control", shape: objectShape, fields: []field{
+				{name: "access_list_control", shape: objectShape, since: accessListsSince, fields: []field{
 					{name: "action", shape: stringShape, required: true, oneOf: []string{"ALLOW", "DROP"}},
-					{name: "enabled", shape: boolShape, def: "true"},
+					{name: "enabled", shape: boolShape, def: "false"},
 					{name: "group_path", shape: stringShape, required: true, ref: []Kind{KindPolicyGroup}},
 				}},
 			}},

@@ -131,7 +131,7 @@ func realizeVirtualServer(s *Sim, o *object, rec *realization) *Error {
 	for _, name := range []string{"lb_service_path", "client_ssl_profile_binding", "server_ssl_profile_binding", "rules", "log_significant_event_only"} {
 		delete(doc, name)
 	}
-	if doc.has("access_list_control") {
+	if doc.has("access_list_control") && s.release.knows(accessListsSince) {
 		acl := doc.object("access_list_control")
 		s.toID(acl, "group_path", KindPolicyGroup, "group_id")
 		doc.set("access_list_control", acl)

@@ -60,13 +60,14 @@ type realization struct {
 	before *realization
 }
 
-func newPolicy(o Options, log klog.Logger) *policy {
+func newPolicy(o Options, rel release, log klog.Logger) *policy {
 	p := &policy{
 		kinds: policyKinds(), byName: map[Kind]*policyKind{}, index: newSearchIndex(o.SearchDelay),
 		records: map[string]*realization{}, made: map[objectRef]string{},
 		nudge: make(chan struct{}, 1), log: log,
 	}
 	for _, k := range p.kinds {
+		k.fields = knownTo(rel, k.fields)
 		p.byName[k.name] = k
 	}
 	return p

@@ -232,7 +232,7 @@ func TestPolicyIsRealizedInTheManager(t *testing.T) {
 		"members": []doc{{"ip_address": "10.0.0.1", "port": "8080"}, {"ip_address": "10.0.0.2"}}})
 	r.must("PATCH", "/infra/lb-virtual-servers/web", virtualServer("10.1.0.1", "80", doc{"pool_path": "/infra/lb-pools/web", "lb_service_path": "/infra/lb-services/lb",
 		"lb_persistence_profile_path": "/infra/lb-persistence-profiles/default-source-ip-lb-persistence-profile", "tags": []doc{{"scope": "owner", "tag": "me"}},
-		"access_list_control": doc{"action": "ALLOW", "group_path": "/infra/domains/default/groups/all"}}))
+		"access_list_control": doc{"action": "ALLOW", "enabled": true, "group_path": "/infra/domains/default/groups/all"}}))
 
 	manager := func(path string) nsxsim.Object { // of an intent, in the Manager API
 		t.Helper()

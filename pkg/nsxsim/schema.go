@@ -33,9 +33,22 @@ type field struct {
 	min, max int64            // bounds of an integer, length of a string or list; max 0 is no bound
 	check    func(any) string // says what is wrong with a value (string or int64), or ""
 	types    []string         // resource types that have the field; none means all
+	since    release          // the first release that knows the field; zero: all do
 	ref      []Kind           // a string, or list of strings, that are ids of objects of one of these kinds
 	fields   []field          // members of an object, or of each object of a list
 	item     *field           // what each value of a list of plain values is
+}
+
+// knownTo gives the fields that a release knows. To an older one, a newer field is
+// like any that it does not know.
+func knownTo(r release, fields []field) []field {
+	var known []field
+	for _, f := range fields {
+		if r.knows(f.since) {
+			known = append(known, f)
+		}
+	}
+	return known
 }
 
 // conform checks doc against the fields, filling in defaults and dropping

@@ -73,7 +73,7 @@ func New(o Options) (*Sim, error) {
 	}
 	s.done = make(chan struct{})
 	if !rel.before(2, 4) {
-		s.policy = newPolicy(o, s.logger)
+		s.policy = newPolicy(o, rel, s.logger)
 	}
 	s.close = sync.OnceFunc(func() {
 		s.mu.Lock() // nothing starts after done
@@ -99,6 +99,7 @@ func New(o Options) (*Sim, error) {
 		s.capacity[size] = c
 	}
 	for _, k := range manager() {
+		k.fields = knownTo(rel, k.fields)
 		s.kinds[k.name] = k
 		if k.path != "" && !s.gone(k) {
 			s.paths[k.path] = k

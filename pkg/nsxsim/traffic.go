@@ -6,21 +6,31 @@ import (
 	"strings"
 	"time"
 
+	"go4.org/netipx"
+
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim/dataplane"
 )
+
+// traffic collects what a data plane has to serve. What virtual servers share is
+// looked up once.
+type traffic struct {
+	*Sim
+	pools  map[string]*dataplane.Pool
+	groups map[string][]netip.Prefix // by the id of an NSGroup
+}
 
 // traffic gives what a data plane has to serve: the virtual servers on enabled,
 // attached load balancer services, in order of creation of the services.
 func (s *Sim) traffic() dataplane.Config {
 	var cfg dataplane.Config
-	pools := map[string]*dataplane.Pool{}
+	t := traffic{Sim: s, pools: map[string]*dataplane.Pool{}, groups: map[string][]netip.Prefix{}}
 	for _, service := range s.store.list(KindLBService) {
 		if !serves(service.doc) {
 			continue
 		}
 		reached := s.reached(service.doc)
 		for _, id := range service.doc.strs("virtual_server_ids") {
-			vs := s.trafficOf(s.store.get(KindVirtualServer, id), pools)
+			vs := t.virtualServer(s.store.get(KindVirtualServer, id))
 			vs.Disabled = vs.Disabled || !reached
 			cfg.VirtualServers = append(cfg.VirtualServers, vs)
 		}
@@ -44,7 +54,7 @@ func serves(service document) bool {
 	return service.boolean("enabled") && service.has("attachment")
 }
 
-func (s *Sim) trafficOf(vs *object, pools map[string]*dataplane.Pool) dataplane.VirtualServer {
+func (s *traffic) virtualServer(vs *object) dataplane.VirtualServer {
 	doc := vs.doc
 	limit, _ := doc.integer("max_concurrent_connections")
 	rate, _ := doc.integer("max_new_connection_rate")
@@ -53,7 +63,7 @@ func (s *Sim) trafficOf(vs *object, pools map[string]*dataplane.Pool) dataplane.
 		Address:           parseAddress(doc.str("ip_address")),
 		Protocol:          dataplane.Protocol(doc.str("ip_protocol")),
 		Ports:             portMaps(parsePorts(doc.strs("ports")), parsePorts(doc.strs("default_pool_member_ports"))),
-		Pool:              s.trafficPool(doc.str("pool_id"), pools),
+		Pool:              s.pool(doc.str("pool_id")),
 		Persistence:       s.persistenceOf(doc.str("persistence_profile_id")),
 		Access:            s.accessOf(doc.object("access_list_control")),
 		MaxConnections:    int(limit),
@@ -94,12 +104,12 @@ func portMaps(listen, members []portRange) []dataplane.PortMap {
 }
 
 // trafficPool gives one pool for all virtual servers that share it.
-func (s *Sim) trafficPool(id string, pools map[string]*dataplane.Pool) *dataplane.Pool {
+func (s *traffic) pool(id string) *dataplane.Pool {
 	o := s.store.get(KindPool, id)
 	if o == nil {
 		return nil
 	}
-	if p := pools[id]; p != nil {
+	if p := s.pools[id]; p != nil {
 		return p
 	}
 	atLeast, _ := o.doc.integer("min_active_members")
@@ -119,7 +129,7 @@ func (s *Sim) trafficPool(id string, pools map[string]*dataplane.Pool) *dataplan
 		fails, _ := passive.doc.integer("max_fails")
 		p.Passive = &dataplane.Passive{MaxFails: int(fails), Timeout: seconds(passive.doc, "timeout")}
 	}
-	pools[id] = p
+	s.pools[id] = p
 	return p
 }
 
@@ -159,17 +169,34 @@ func (s *Sim) persistenceOf(id string) *dataplane.Persistence {
 	return &dataplane.Persistence{Timeout: seconds(o.doc, "timeout")}
 }
 
-func (s *Sim) accessOf(list document) *dataplane.Access {
-	if !list.boolean("enabled") || list.str("group_id") == "" {
+// accessOf gives an access list, of a release that knows them. One that is not
+// enabled, as it is by default, lets everybody in.
+func (s *traffic) accessOf(list document) *dataplane.Access {
+	if !s.release.knows(accessListsSince) || !list.boolean("enabled") {
 		return nil
 	}
-	access := &dataplane.Access{Action: dataplane.AccessAction(list.str("action")), Prefixes: []netip.Prefix{}}
-	for _, text := range s.effectiveAddresses(list.str("group_id")) {
+	return &dataplane.Access{Action: dataplane.AccessAction(list.str("action")), Prefixes: s.group(list.str("group_id"))}
+}
+
+// group gives the addresses in an NSGroup, and in those nested in it, as the fewest
+// prefixes that hold just them: sorted, and none overlaps another.
+func (s *traffic) group(id string) []netip.Prefix {
+	if known, ok := s.groups[id]; ok {
+		return known
+	}
+	var set netipx.IPSetBuilder
+	for _, text := range s.effectiveAddresses(id) {
 		if r, err := parseAddressRange(text); err == nil {
-			access.Prefixes = append(access.Prefixes, r.Prefixes()...)
+			set.AddRange(r)
 		}
 	}
-	return access
+	addresses, err := set.IPSet()
+	if err != nil {
+		s.logger.Error(err, "Resolving a group", "group", id) // the store holds valid ranges
+		return nil
+	}
+	s.groups[id] = addresses.Prefixes()
+	return s.groups[id]
 }
 
 func seconds(doc document, name string) time.Duration {

@@ -36,7 +36,7 @@ objects:
   pool_id: nodes
   max_concurrent_connections: 7
   max_new_connection_rate: 8
-  access_list_control: {action: DROP, group_id: bad}
+  access_list_control: {action: DROP, enabled: true, group_id: bad}
 - kind: LbVirtualServer
   id: udp
   ip_address: 2001:db8::1
@@ -46,7 +46,7 @@ objects:
   pool_id: group
 - {kind: LbVirtualServer, id: idle, ip_address: 10.1.0.2, ports: ["80"], application_profile_id: default-tcp-lb-app-profile, pool_id: nodes, enabled: false}
 - {kind: LbVirtualServer, id: detached, ip_address: 10.1.0.3, ports: ["80"], application_profile_id: default-tcp-lb-app-profile}
-- {kind: IPSet, id: bad-set, ip_addresses: [172.16.0.0/12, 192.0.2.1]}
+- {kind: IPSet, id: bad-set, ip_addresses: [172.16.0.0-172.31.255.254, 172.31.255.255, 192.0.2.1, 192.0.2.1/32]}
 - {kind: NSGroup, id: bad, members: [{op: EQUALS, target_type: IPSet, target_property: id, value: bad-set}]}
 - kind: LbPool
   id: nodes

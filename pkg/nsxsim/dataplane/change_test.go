@@ -543,18 +543,51 @@ func TestLimits(t *testing.T) {
 }
 
 func TestAccess(t *testing.T) {
-	for action, wantNamed := range map[dataplane.AccessAction]bool{dataplane.Allow: true, dataplane.Drop: false} {
-		t.Run(string(action), func(t *testing.T) {
-			s := newScene(t, dataplane.TCP, dataplane.Options{})
-			apply(t, s.plane, s.with(func(vs *dataplane.VirtualServer) {
-				vs.Access = &dataplane.Access{Action: action, Prefixes: []netip.Prefix{netip.PrefixFrom(s.addr(clientHost), 32)}}
-			}))
-			for client, want := range map[netip.Addr]bool{s.addr(clientHost): wantNamed, s.addr(clientHost + 1): !wantNamed} {
-				if _, err := connect(t, client, s.vip); want && err != nil || !want && !wasReset(err) {
-					t.Errorf("%v: %v, want it let in: %t", client, err, want)
+	for _, protocol := range []dataplane.Protocol{dataplane.TCP, dataplane.UDP} {
+		for action, wantNamed := range map[dataplane.AccessAction]bool{dataplane.Allow: true, dataplane.Drop: false} {
+			t.Run(string(protocol+" "+dataplane.Protocol(action)), func(t *testing.T) {
+				s := newScene(t, protocol, dataplane.Options{})
+				named, other := s.addr(clientHost), s.addr(clientHost+1)
+				access := func(prefixes ...netip.Prefix) {
+					apply(t, s.plane, s.with(func(vs *dataplane.VirtualServer) {
+						vs.Access = &dataplane.Access{Action: action, Prefixes: prefixes}
+					}))
 				}
-			}
-		})
+				check := func(client netip.Addr, want bool) {
+					t.Helper()
+					if protocol == dataplane.UDP {
+						if _, _, _, err := ask(udpClient(t, client, s.vip), "x", 100*time.Millisecond); want != (err == nil) {
+							t.Errorf("%v: %v, want an answer: %t", client, err, want)
+						}
+					} else if _, err := connect(t, client, s.vip); want && err != nil || !want && !wasReset(err) {
+						t.Errorf("%v: %v, want it let in: %t", client, err, want)
+					}
+				}
+				access(netip.PrefixFrom(named, 32))
+				check(named, wantNamed)
+				check(other, !wantNamed)
+				if got := s.plane.Status().VirtualServers[0].Counters.RefusedConnections; got != 1 {
+					t.Errorf("%d connections refused, want 1", got)
+				}
+				access()
+				check(named, !wantNamed)
+				check(other, !wantNamed)
+			})
+		}
+	}
+}
+
+// Who is let in stays in.
+func TestAccessOfConnectionsThatThereAre(t *testing.T) {
+	s := newScene(t, dataplane.TCP, dataplane.Options{})
+	apply(t, s.plane, s.with(func(*dataplane.VirtualServer) {}))
+	c := mustConnect(t, s.addr(clientHost), s.vip)
+	apply(t, s.plane, s.with(func(vs *dataplane.VirtualServer) { vs.Access = &dataplane.Access{Action: dataplane.Allow} }))
+	if err := c.echo("still here"); err != nil {
+		t.Error(err)
+	}
+	if _, err := connect(t, s.addr(clientHost), s.vip); !wasReset(err) {
+		t.Errorf("a new one: %v, want a reset", err)
 	}
 }
 

@@ -77,10 +77,12 @@ type Persistence struct {
 	Timeout time.Duration
 }
 
-// Access lets clients in or keeps them out by address, as access_list_control does.
+// Access lets clients in or keeps them out by address, as access_list_control does when their connections or flows
+// begin. What was let in before an Access forbade it lives on. NSX drops what it keeps out; a Plane that accepts
+// TCP connections before it can look at them resets them.
 type Access struct {
 	Action AccessAction
-	// Prefixes the action applies to; all other clients get the opposite.
+	// Prefixes the action applies to; all other clients get the opposite. With none, ALLOW lets nobody in.
 	Prefixes []netip.Prefix
 }
 
