@@ -93,6 +93,7 @@ func (c *client) list(ctx context.Context, path string, query url.Values) ([]jso
 	for k, v := range query {
 		q[k] = v
 	}
+	seen := map[string]bool{}
 	for {
 		b, err := c.do(ctx, http.MethodGet, path, q, nil)
 		if err != nil {
@@ -107,9 +108,10 @@ func (c *client) list(ctx context.Context, path string, query url.Values) ([]jso
 		if p.Cursor == "" || strings.HasPrefix(p.Cursor, "0000") {
 			return all, nil
 		}
-		if p.Cursor == q.Get("cursor") {
-			return nil, fmt.Errorf("listing %s: %w: the cursor %q does not move on", path, nsx.ErrUnavailable, p.Cursor)
+		if seen[p.Cursor] {
+			return nil, fmt.Errorf("listing %s: %w: the cursor %q comes again", path, nsx.ErrUnavailable, p.Cursor)
 		}
+		seen[p.Cursor] = true
 		q.Set("cursor", p.Cursor)
 	}
 }
