@@ -40,13 +40,16 @@ func (c *Cloud) newTransport() (*transport.Transport, error) {
 		o.Managers = append(o.Managers, m)
 	}
 	if n.CAFile != "" {
-		pem, err := os.ReadFile(n.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("nsx.caFile: %w", err)
-		}
-		o.RootCAs = x509.NewCertPool()
-		if !o.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("nsx.caFile: %s holds no PEM certificate", n.CAFile)
+		o.RootCAs = func() (*x509.CertPool, error) {
+			pem, err := os.ReadFile(n.CAFile)
+			if err != nil {
+				return nil, fmt.Errorf("nsx.caFile: %w", err)
+			}
+			roots := x509.NewCertPool()
+			if !roots.AppendCertsFromPEM(pem) {
+				return nil, fmt.Errorf("nsx.caFile: %s holds no PEM certificate", n.CAFile)
+			}
+			return roots, nil
 		}
 	}
 	if cert := n.Credentials.ClientCertificate; cert != nil {

@@ -63,7 +63,7 @@ func StartController(o Options) (*Controller, error) {
 		return nil, err
 	}
 	tr, err := transport.New(transport.Options{
-		Managers: []string{o.URL}, Base: o.Base, RootCAs: o.RootCAs, RequestsPerSecond: o.Rate,
+		Managers: []string{o.URL}, Base: o.Base, RootCAs: func() (*x509.CertPool, error) { return o.RootCAs, nil }, RequestsPerSecond: o.Rate,
 		Credentials: func(context.Context) (transport.Credentials, error) {
 			return transport.Credentials{Username: nsxsim.DefaultUsername, Password: nsxsim.DefaultPassword}, nil
 		},

@@ -54,10 +54,10 @@ func realTransport(t *testing.T, o Options) *Transport {
 	return tr
 }
 
-func rootsOf(s *httptest.Server) *x509.CertPool {
+func rootsOf(s *httptest.Server) func() (*x509.CertPool, error) {
 	pool := x509.NewCertPool()
 	pool.AddCert(s.Certificate())
-	return pool
+	return func() (*x509.CertPool, error) { return pool, nil }
 }
 
 func answerOK(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") }
@@ -84,6 +84,39 @@ func TestTLSIsVerified(t *testing.T) {
 				t.Errorf("%v does not say that the authority is unknown", err)
 			}
 		})
+	}
+}
+
+// TestRenewedAuthority: a manager whose certificate comes from another authority is trusted as soon as the file says so.
+func TestRenewedAuthority(t *testing.T) {
+	s, _ := realServer(t, nil, answerOK)
+	var renewed, broken atomic.Bool
+	reads := 0
+	tr := realTransport(t, Options{Managers: []string{s.URL}, RootCAs: func() (*x509.CertPool, error) {
+		reads++
+		switch {
+		case broken.Load():
+			return nil, errors.New("half written")
+		case renewed.Load():
+			return rootsOf(s)()
+		}
+		return x509.NewCertPool(), nil
+	}})
+	if _, err := do(t.Context(), tr, "POST", aPool, "{}"); kinds(err) != "unavailable" {
+		t.Errorf("before: %v, want unavailable", err)
+	}
+	broken.Store(true)
+	if _, err := do(t.Context(), tr, "POST", aPool, "{}"); kinds(err) != "unavailable" {
+		t.Errorf("while the file is being written: %v, want unavailable", err)
+	}
+	broken.Store(false)
+	renewed.Store(true)
+	if _, err := do(t.Context(), tr, "POST", aPool, "{}"); err != nil {
+		t.Errorf("after: %v", err)
+	}
+	before := reads
+	if _, err := do(t.Context(), tr, "POST", aPool, "{}"); err != nil || reads != before {
+		t.Errorf("later: %v, and the file was read %d times more", err, reads-before)
 	}
 }
 

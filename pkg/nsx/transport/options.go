@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -49,8 +48,10 @@ type Options struct {
 	// ClientCertificate authenticates in place of credentials. It is called for every new connection.
 	ClientCertificate func() (*tls.Certificate, error)
 
-	// RootCAs verify the managers' certificates; nil for the system's. InsecureSkipVerify turns verification off.
-	RootCAs            *x509.CertPool
+	// RootCAs reads the authorities that verify the managers' certificates: at the start, and again whenever a
+	// certificate is not trusted, so that a renewed authority is taken up. Nil for the system's. InsecureSkipVerify turns
+	// verification off.
+	RootCAs            func() (*x509.CertPool, error)
 	InsecureSkipVerify bool
 
 	// RequestsPerSecond is the rate in the long run, 60 by default; Burst how many may go out at once after a quiet
@@ -161,27 +162,4 @@ func parseManager(s string) (*url.URL, error) {
 func isLoopback(host string) bool {
 	a, err := netip.ParseAddr(host)
 	return host == "localhost" || err == nil && a.IsLoopback()
-}
-
-// network is the http.RoundTripper below: connections, TLS and their reuse.
-func (o *Options) network() http.RoundTripper {
-	if o.Base != nil {
-		return o.Base
-	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: o.RootCAs, InsecureSkipVerify: o.InsecureSkipVerify}
-	if o.ClientCertificate != nil {
-		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			return o.ClientCertificate()
-		}
-	}
-	// HTTP/1.1 alone: with it, and a body that can be rewound, net/http sends a write again only if not a byte of it had
-	// been written.
-	return &http.Transport{
-		Proxy:               http.ProxyFromEnvironment,
-		DialContext:         (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-		TLSClientConfig:     config,
-		TLSHandshakeTimeout: 10 * time.Second,
-		MaxIdleConnsPerHost: o.MaxConcurrent,
-		IdleConnTimeout:     90 * time.Second,
-	}
 }

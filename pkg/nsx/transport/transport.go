@@ -49,8 +49,12 @@ func New(o Options) (*Transport, error) {
 	if err != nil {
 		return nil, fmt.Errorf("NSX transport: %w", err)
 	}
+	base, err := o.newNetwork()
+	if err != nil {
+		return nil, fmt.Errorf("NSX transport: %w", err)
+	}
 	t := &Transport{
-		base:      o.network(),
+		base:      base,
 		clock:     o.Clock,
 		rand:      o.Rand,
 		timeout:   o.Timeout,
