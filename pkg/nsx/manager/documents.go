@@ -56,19 +56,6 @@ type header struct {
 	Tags        []common.Tag `json:"tags"`
 }
 
-func (h header) tag(scope string) string {
-	for _, t := range h.Tags {
-		if t.Scope == scope {
-			return t.Tag
-		}
-	}
-	return ""
-}
-
-func (h header) owner() nsx.Owner {
-	return nsx.Owner{UID: h.tag(nsx.TagServiceUID), Name: h.tag(nsx.TagService)}
-}
-
 // tags of an object of a Service; extra come after in their order.
 func (b *Backend) serviceTags(o nsx.Owner, extra ...common.Tag) []common.Tag {
 	return append([]common.Tag{
@@ -160,7 +147,7 @@ func (b *Backend) virtualServerRecord(raw []byte) (nsx.VirtualServerRecord, erro
 	}
 	addr, _ := netip.ParseAddr(d.IPAddress) // the zero Addr carries nothing
 	r := nsx.VirtualServerRecord{VirtualServer: nsx.VirtualServer{ID: d.ID, Address: addr.Unmap()}}
-	if d.tag(nsx.TagClusterUID) != b.opts.ClusterUID || d.owner().UID == "" {
+	if !b.ours(d.header) || d.owner().UID == "" {
 		return r, nil
 	}
 	r.Owner = d.owner()
@@ -232,11 +219,6 @@ func (b *Backend) monitorRecord(raw []byte) (r nsx.MonitorRecord, ok bool, err e
 			Fall: d.FallCount, Rise: d.RiseCount,
 		},
 	}, true, nil
-}
-
-// ours tells whether an object is this cluster's: of a Service, or shared.
-func (b *Backend) ours(h header) bool {
-	return h.tag(nsx.TagClusterUID) == b.opts.ClusterUID && (h.tag(nsx.TagServiceUID) != "" || h.tag(nsx.TagShared) != "")
 }
 
 // member is what we write of a pool member. It has no port: the virtual server's default pool member ports apply.
