@@ -15,7 +15,7 @@ ifdef FULL
 BENCH_SIZES := -services 100,1000,5000 -nodes 10,100,1000
 endif
 
-.PHONY: help build $(PROGRAMS) bin/kube demo test unit check lint budget bench verify update clean
+.PHONY: help build $(PROGRAMS) bin/kube bin/e2e demo test unit check lint budget bench verify update clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z/-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | expand -t 12
@@ -29,6 +29,9 @@ $(PROGRAMS):
 
 bin/kube: ## Build the Kubernetes control plane and kubectl that the lab and the tests run.
 	@hack/build-kube.sh
+
+bin/e2e: ## Build what the nodes of the end-to-end tests run, and the upstream tests.
+	@hack/build-e2e.sh
 
 demo: build bin/kube ## Start a whole cluster on loopback with a Service to curl; Ctrl-C ends it.
 	@bin/lab up --demo
