@@ -45,9 +45,9 @@ type Backend struct {
 	shared shared
 
 	// life is held for reading while a Service takes shared objects into use, and for writing to delete unused ones.
-	life sync.RWMutex
+	life rwLock
 	// making serialises what creates or rewrites shared objects, so that there is one of each and all have the same nodes.
-	making sync.Mutex
+	making rwLock
 
 	// reloading holds one token while the inventory is read anew after a lost answer.
 	reloading   chan struct{}
@@ -77,6 +77,8 @@ func New(o Options) *Backend {
 		opts:      o,
 		api:       client{rt: o.Transport},
 		inv:       nsx.NewInventory(),
+		life:      newRWLock(),
+		making:    newRWLock(),
 		unsettled: map[string]time.Time{},
 		lost:      map[netip.Addr]*lostRelease{},
 		refusals:  map[string]int{},

@@ -30,8 +30,11 @@ func (b *Backend) ensurePool(ctx context.Context, o nsx.Owner, p nsx.Pool) (stri
 	if r, ok := b.sharedPool(p); ok && r.Pool.Equal(p) {
 		return r.ID, nil
 	}
-	b.making.Lock()
-	defer b.making.Unlock()
+	unlock, err := b.making.lock(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
 	r, ok := b.sharedPool(p)
 	if ok && r.Pool.Equal(p) {
 		return r.ID, nil
@@ -78,8 +81,11 @@ func (b *Backend) ensureServicePool(ctx context.Context, o nsx.Owner, p nsx.Pool
 		if _, group := b.shared.group(); group != "" {
 			return group, nil
 		}
-		b.making.Lock()
-		defer b.making.Unlock()
+		unlock, err := b.making.lock(ctx)
+		if err != nil {
+			return "", err
+		}
+		defer unlock()
 		return b.ensureGroup(ctx)
 	}()
 	if err != nil {

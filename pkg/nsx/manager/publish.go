@@ -16,8 +16,11 @@ import (
 
 // publish makes virtual servers live. The order is what keeps addresses safe: written record, ALLOCATE, attach.
 func (b *Backend) publish(ctx context.Context, p nsx.Publish) error {
-	b.life.RLock()
-	defer b.life.RUnlock()
+	unlock, err := b.life.rLock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	attach := map[string][]string{}
 	for _, group := range byAddress(p.VirtualServers) {
 		written, err := b.publishAddress(ctx, p, group)
@@ -168,8 +171,11 @@ func (b *Backend) recordVirtualServer(raw []byte) (string, error) {
 
 // update changes virtual servers that are live.
 func (b *Backend) update(ctx context.Context, u nsx.Update) error {
-	b.life.RLock()
-	defer b.life.RUnlock()
+	unlock, err := b.life.rLock(ctx)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	for _, v := range u.VirtualServers {
 		if _, err := b.writeVirtualServer(ctx, u.Owner, v); err != nil {
 			return err

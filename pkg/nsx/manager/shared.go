@@ -161,8 +161,11 @@ func (b *Backend) ensurePersistence(ctx context.Context, timeout time.Duration) 
 	if id := find(); id != "" {
 		return id, nil
 	}
-	b.making.Lock()
-	defer b.making.Unlock()
+	unlock, err := b.making.lock(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
 	if id := find(); id != "" {
 		return id, nil
 	}
@@ -269,8 +272,11 @@ func (b *Backend) ensureLBService(ctx context.Context, key string) (string, erro
 	if !ok || tier == "" {
 		return "", fmt.Errorf("load-balancer service %q: %w", key, nsx.ErrNotFound)
 	}
-	b.making.Lock()
-	defer b.making.Unlock()
+	unlock, err := b.making.lock(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
 	if r, ok := b.inv.LBService(key); ok {
 		return r.ID, nil
 	}
@@ -312,8 +318,11 @@ func (b *Backend) SetNodes(ctx context.Context, nodes []nsx.Node) error {
 	if !b.inv.Loaded() {
 		return errNotLoaded
 	}
-	b.making.Lock() // a pool that is being made has either these nodes or those
-	defer b.making.Unlock()
+	unlock, err := b.making.lock(ctx) // a pool that is being made has either these nodes or those
+	if err != nil {
+		return fmt.Errorf("setting the nodes: %w", err)
+	}
+	defer unlock()
 	b.mu.Lock()
 	b.nodes = slices.Clone(nodes)
 	b.mu.Unlock()
@@ -370,10 +379,16 @@ func (b *Backend) Tidy(ctx context.Context) error {
 	if !b.anyUnused() {
 		return nil
 	}
-	b.life.Lock() // nobody is about to use any of it
-	defer b.life.Unlock()
-	b.making.Lock()
-	defer b.making.Unlock()
+	endLife, err := b.life.lock(ctx) // nobody is about to use any of it
+	if err != nil {
+		return err
+	}
+	defer endLife()
+	endMaking, err := b.making.lock(ctx)
+	if err != nil {
+		return err
+	}
+	defer endMaking()
 	for _, r := range b.inv.SharedPools() {
 		if b.inv.PoolUsers(r.ID) > 0 {
 			continue
