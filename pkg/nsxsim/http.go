@@ -24,6 +24,8 @@ type request struct {
 	body   []byte
 	author author
 	struck []string // names of the fault rules applied
+
+	outcome int // the status of its real answer; 0 before it is served
 }
 
 // response is what a request is answered with; nil stands for a connection
@@ -48,6 +50,7 @@ func (s *Sim) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
 	entry := Entry{Seq: s.journal.begin(), Time: start, Method: hr.Method, Path: hr.URL.Path, Query: hr.URL.RawQuery}
 	resp := s.process(r)
 	entry.User, entry.Op, entry.Fault = r.author.user, r.route.op, strings.Join(r.struck, ",")
+	entry.Outcome = r.outcome
 	entry.Duration = s.clock.Since(start)
 	if resp != nil {
 		entry.Status = resp.status
@@ -144,6 +147,9 @@ func (s *Sim) faulty(r *request, serve func(*request) *response) *response {
 		return resp
 	}
 	resp := serve(r)
+	if resp != nil {
+		r.outcome = resp.status
+	}
 	if instead, over := s.applyFaults(r, rules, AfterCommit); over {
 		return instead
 	}

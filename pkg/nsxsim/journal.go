@@ -16,6 +16,7 @@ type Entry struct {
 	Query    string        `json:"query,omitempty"`
 	Op       string        `json:"op"`              // see Journal.Counts
 	Status   int           `json:"status"`          // 0 when the connection was closed without an answer
+	Outcome  int           `json:"outcome"`         // what it came to, as a status, also when a fault hid that; 0 when it was not served
 	Duration time.Duration `json:"duration"`        // on the simulator's clock
 	Fault    string        `json:"fault,omitempty"` // names of the fault rules applied, joined by commas
 }

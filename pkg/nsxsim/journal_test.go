@@ -17,7 +17,7 @@ func TestJournalTellsEachRequest(t *testing.T) {
 	r.as("").do("GET", pools, nil)
 	r.do("DELETE", pools+"/x", nil)
 	want := []nsxsim.Entry{
-		{Seq: 1, Time: now, User: "admin", Method: "GET", Path: "/api/v1/loadbalancer/pools", Query: "page_size=5", Op: "GET /loadbalancer/pools", Status: 200},
+		{Seq: 1, Time: now, User: "admin", Method: "GET", Path: "/api/v1/loadbalancer/pools", Query: "page_size=5", Op: "GET /loadbalancer/pools", Status: 200, Outcome: 200},
 		{Seq: 2, Time: now, Method: "GET", Path: "/api/v1/loadbalancer/pools", Op: "GET /loadbalancer/pools", Status: 401},
 		{Seq: 3, Time: now, User: "admin", Method: "DELETE", Path: "/api/v1/loadbalancer/pools/x", Op: "DELETE /loadbalancer/pools/{id}", Status: 500, Fault: "broken"},
 	}
@@ -86,5 +86,25 @@ func TestJournalIsBounded(t *testing.T) {
 	}
 	if got := r.Journal().Count(); got != 8 {
 		t.Errorf("%d counted, want 8", got)
+	}
+}
+
+// TestJournalTellsWhatFaultsHide: a client that got no answer cannot tell what became of its request; the journal can.
+func TestJournalTellsWhatFaultsHide(t *testing.T) {
+	for _, c := range []struct {
+		rule    nsxsim.Rule
+		outcome int
+	}{
+		{nsxsim.Rule{Status: 500}, 0},
+		{nsxsim.Rule{Status: 500, When: nsxsim.AfterCommit}, 201},
+	} {
+		r := newRig(t, nsxsim.Options{})
+		if _, err := r.Faults().Add(c.rule); err != nil {
+			t.Fatal(err)
+		}
+		r.do("POST", pools, doc{"display_name": "p"})
+		if e := r.Journal().Entries()[0]; e.Status != 500 || e.Outcome != c.outcome {
+			t.Errorf("%+v: answered %d and came to %d, want 500 and %d", c.rule, e.Status, e.Outcome, c.outcome)
+		}
 	}
 }
