@@ -1,0 +1,366 @@
+package world
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsx"
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim"
+)
+
+// watch holds every write that a cluster's controller makes against the running invariants:
+//
+//   - it changes nothing that is another cluster's or the foreign user's;
+//   - what surely succeeded and is not idempotent (ALLOCATE of an address, RELEASE, a create) is not sent again;
+//   - it gives back no address that another one records or has allocated;
+//   - it leaves no node pool that had members without any, nor one without an enabled member while a Node is Ready;
+//   - no Service that shows an EXTERNAL-IP loses its virtual server there, unless its user asks for that;
+//   - no two Services carry traffic on one address.
+type watch struct {
+	w *World
+
+	mu sync.Mutex
+	// seen is what there was after the last write, by owner.
+	seen snapshot
+	// held says who has an allocation, by IP pool and address.
+	held map[string]holding
+	// succeeded is the last of ALLOCATE and RELEASE that was done for an address, by cluster, IP pool and address.
+	succeeded map[string]string
+	// made are the objects that creates have made, by cluster and everything that was sent.
+	made map[string]objectKey
+	// had are the pools and node groups that had members, by id.
+	had map[string]bool
+}
+
+// holding is an allocation.
+type holding struct {
+	// by is a cluster's name, or the foreign user.
+	by string
+	// chosen: it was asked for by address. hidden: its cluster's controller has got no answer.
+	chosen, hidden bool
+}
+
+type objectKey struct {
+	kind nsxsim.Kind
+	id   string
+}
+
+// snapshot is everything of the kinds that clusters write, by the cluster's UID; everything else is the foreign user's.
+type snapshot map[string]map[objectKey]string
+
+// kinds that clusters write.
+var kinds = []nsxsim.Kind{
+	nsxsim.KindVirtualServer, nsxsim.KindPool, nsxsim.KindMonitor, nsxsim.KindPersistenceProfile, nsxsim.KindNSGroup,
+	nsxsim.KindIPSet, nsxsim.KindLBService, nsxsim.KindIPPool,
+}
+
+func newWatch(w *World) *watch {
+	t := &watch{w: w, held: map[string]holding{}, succeeded: map[string]string{}, made: map[string]objectKey{}, had: map[string]bool{}}
+	for _, pool := range w.pools {
+		for _, a := range w.Sim.Allocations(pool) {
+			t.held[pool+" "+a] = holding{by: foreignUser}
+		}
+	}
+	t.seen = t.take(w.look())
+	return t
+}
+
+// view is what there is at a moment.
+type view map[nsxsim.Kind][]nsxsim.Object
+
+func (w *World) look() view {
+	v := view{}
+	for _, k := range kinds {
+		v[k] = w.Sim.List(k)
+	}
+	return v
+}
+
+// attached says in which load-balancer service a virtual server is.
+func (v view) attached() map[string]string {
+	in := map[string]string{}
+	for _, lb := range v[nsxsim.KindLBService] {
+		for _, id := range lb.Strings("virtual_server_ids") {
+			in[id] = lb.ID()
+		}
+	}
+	return in
+}
+
+// take makes a snapshot. What of a load-balancer service is in it belongs to the virtual servers' owners.
+func (t *watch) take(v view) snapshot {
+	s := snapshot{foreignUser: {}}
+	for _, c := range t.w.clusters {
+		s[c.UID] = map[objectKey]string{}
+	}
+	ownerOf := map[string]string{}
+	for _, k := range kinds {
+		for _, o := range v[k] {
+			key := objectKey{k, o.ID()}
+			owner := o.Tags()[nsx.TagClusterUID]
+			if s[owner] == nil {
+				owner = foreignUser
+			}
+			switch k {
+			case nsxsim.KindVirtualServer:
+				ownerOf[o.ID()] = owner
+			case nsxsim.KindIPPool:
+				delete(o, "pool_usage")
+			case nsxsim.KindLBService:
+				for _, id := range o.Strings("virtual_server_ids") {
+					s[ownerOf[id]][objectKey{"attachment", id}] = o.ID()
+				}
+				o = maps.Clone(o) // the view is looked at again
+				for _, field := range []string{"virtual_server_ids", "_revision", "_last_modified_time", "_last_modified_user"} {
+					delete(o, field)
+				}
+			}
+			s[owner][key] = fmt.Sprint(map[string]any(o))
+		}
+	}
+	return s
+}
+
+// rebase takes what is there for right: somebody else than a cluster's controller has changed it.
+func (t *watch) rebase() {
+	v := t.w.look()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.seen = t.take(v)
+}
+
+func (t *watch) foreignHolds(pool, addr string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.held[pool+" "+addr] = holding{by: foreignUser}
+	for _, c := range t.w.clusters {
+		delete(t.succeeded, c.Name+" "+pool+" "+addr)
+	}
+}
+
+func (t *watch) foreignLets(pool, addr string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.held, pool+" "+addr)
+	for _, c := range t.w.clusters {
+		delete(t.succeeded, c.Name+" "+pool+" "+addr)
+	}
+}
+
+// ipam reads an ALLOCATE or RELEASE; ok is false for any other call. addr is empty for an ALLOCATE of any address.
+func ipam(r *http.Request, body []byte) (op, pool, addr string, ok bool) {
+	pool, ok = strings.CutPrefix(r.URL.Path, "/api/v1/pools/ip-pools/")
+	op = r.URL.Query().Get("action")
+	if !ok || r.Method != http.MethodPost || op == "" {
+		return "", "", "", false
+	}
+	return op, pool, addressIn(body), true
+}
+
+// addressIn is the address in the body of an ALLOCATE or RELEASE, or of a virtual server; empty for none.
+func addressIn(body []byte) string {
+	var d struct {
+		AllocationID string `json:"allocation_id"`
+		IPAddress    string `json:"ip_address"`
+	}
+	_ = json.Unmarshal(body, &d) // other bodies have no address
+	return d.AllocationID + d.IPAddress
+}
+
+// before is told of each request right before NSX works on it.
+func (t *watch) before(c *Cluster, r *http.Request, body []byte) {
+	if call := (Call{Method: r.Method, Path: r.URL.Path}); !call.Write() {
+		return
+	}
+	t.w.mu.Lock()
+	t.w.writes++
+	t.w.mu.Unlock()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if op, pool, addr, ok := ipam(r, body); ok {
+		if addr != "" && t.succeeded[c.Name+" "+pool+" "+addr] == op {
+			t.w.Violate("%s: %s of %s is sent again although it had succeeded", c.Name, op, addr)
+		}
+		return
+	}
+	if r.Method != http.MethodPost {
+		return
+	}
+	if key, ok := t.made[c.Name+" "+r.URL.Path+" "+string(body)]; ok && t.w.Sim.Get(key.kind, key.id) != nil {
+		t.w.Violate("%s: POST %s is sent again although it had succeeded: it made %s, which is still there", c.Name, r.URL.Path, key.id)
+	}
+}
+
+// after is told of each request when NSX has done it, and what it came to.
+func (t *watch) after(c *Cluster, r *http.Request, body []byte, outcome int, hidden bool) {
+	if call := (Call{Method: r.Method, Path: r.URL.Path}); !call.Write() || outcome/100 != 2 {
+		return
+	}
+	v := t.w.look()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	now := t.take(v)
+	t.others(c, now)
+	if op, pool, addr, ok := ipam(r, body); ok {
+		t.address(c, v, op, pool, addr, hidden)
+	} else if r.Method == http.MethodPost {
+		for key := range now[c.UID] {
+			if _, before := t.seen[c.UID][key]; !before {
+				t.made[c.Name+" "+r.URL.Path+" "+string(body)] = key
+			}
+		}
+	}
+	t.members(c, v)
+	t.traffic(v)
+	t.seen = now
+}
+
+// others: nothing is changed that is not the cluster's.
+func (t *watch) others(c *Cluster, now snapshot) {
+	for owner, docs := range t.seen {
+		if owner == c.UID {
+			continue
+		}
+		for key, before := range docs {
+			if after, ok := now[owner][key]; !ok {
+				t.w.Violate("%s: deleted %s %s, which is of %s", c.Name, key.kind, key.id, owner)
+			} else if after != before {
+				t.w.Violate("%s: changed %s %s, which is of %s, from %s to %s", c.Name, key.kind, key.id, owner, before, after)
+			}
+		}
+		for key := range now[owner] {
+			if _, ok := docs[key]; !ok {
+				t.w.Violate("%s: made %s %s for %s", c.Name, key.kind, key.id, owner)
+			}
+		}
+	}
+}
+
+// address notes who holds an address that was allocated or released.
+func (t *watch) address(c *Cluster, v view, op, pool, addr string, hidden bool) {
+	if op == "ALLOCATE" {
+		chosen := addr != "" && t.w.o.ChosenAddress == nsxsim.ChosenAddressHonoured
+		if !chosen {
+			addr = t.fresh(pool)
+		}
+		t.held[pool+" "+addr] = holding{by: c.Name, chosen: chosen, hidden: hidden}
+	} else {
+		if by := t.held[pool+" "+addr].by; by == foreignUser {
+			t.w.Violate("%s: released %s, which %s has allocated", c.Name, addr, by)
+		}
+		for _, vs := range v[nsxsim.KindVirtualServer] {
+			if vs.String("ip_address") == addr && !c.owns(vs) {
+				t.w.Violate("%s: released %s, which virtual server %s of somebody else carries", c.Name, addr, vs.ID())
+			}
+		}
+		delete(t.held, pool+" "+addr)
+	}
+	for _, other := range t.w.clusters {
+		delete(t.succeeded, other.Name+" "+pool+" "+addr)
+	}
+	t.succeeded[c.Name+" "+pool+" "+addr] = op
+}
+
+// fresh is the address of an IP pool that is allocated by nobody we know of: the one that NSX has just given.
+func (t *watch) fresh(pool string) string {
+	for _, a := range t.w.Sim.Allocations(pool) {
+		released := slices.ContainsFunc(t.w.clusters, func(c *Cluster) bool { return t.succeeded[c.Name+" "+pool+" "+a] == "RELEASE" })
+		if _, held := t.held[pool+" "+a]; !held && !released {
+			return a
+		}
+	}
+	// Released and allocated again, so that it was listed all the time.
+	for _, a := range t.w.Sim.Allocations(pool) {
+		if _, held := t.held[pool+" "+a]; !held {
+			return a
+		}
+	}
+	return ""
+}
+
+// settled is how long a Node is Ready at least before a pool must have it: writes of the node set are spaced out.
+const settled = 2 * time.Minute
+
+// members: pools that had members keep some, and an enabled one while a Node is Ready.
+func (t *watch) members(c *Cluster, v view) {
+	ready := false
+	for _, n := range c.kube.listNodes() {
+		if since := readySince(n); since != nil && time.Since(*since) > settled {
+			ready = true
+		}
+	}
+	for _, o := range v[nsxsim.KindPool] {
+		if !c.owns(o) || o["member_group"] != nil {
+			continue
+		}
+		members := membersOf(o)
+		enabled := slices.ContainsFunc(members, func(m member) bool { return m.state == string(nsx.Enabled) })
+		if ready && !enabled {
+			t.w.Violate("%s: pool %s has no enabled member although a Node is Ready: %v", c.Name, o.ID(), members)
+		}
+		if had := t.had[o.ID()]; had && len(members) == 0 {
+			t.w.Violate("%s: pool %s had members and has none any more", c.Name, o.ID())
+		}
+		t.had[o.ID()] = len(members) > 0
+	}
+	for _, o := range v[nsxsim.KindIPSet] {
+		if !c.owns(o) {
+			continue
+		}
+		n := len(o.Strings("ip_addresses"))
+		if ready && n == 0 {
+			t.w.Violate("%s: the node group has no address although a Node is Ready", c.Name)
+		}
+		if t.had[o.ID()] && n == 0 {
+			t.w.Violate("%s: the node group had addresses and has none any more", c.Name)
+		}
+		t.had[o.ID()] = n > 0
+	}
+}
+
+// member of a pool.
+type member struct{ address, name, state string }
+
+func membersOf(pool nsxsim.Object) []member {
+	var out []member
+	list, _ := pool["members"].([]any)
+	for _, m := range list {
+		if o, ok := m.(map[string]any); ok {
+			m := nsxsim.Object(o)
+			out = append(out, member{m.String("ip_address"), m.String("display_name"), m.String("admin_state")})
+		}
+	}
+	return out
+}
+
+// traffic: what a Service shows goes on to carry traffic, and no address carries that of two Services.
+func (t *watch) traffic(v view) {
+	in := v.attached()
+	by := map[string]string{} // owner of the traffic by address
+	live := map[string]bool{}
+	for _, vs := range v[nsxsim.KindVirtualServer] {
+		if in[vs.ID()] == "" || vs["enabled"] != true {
+			continue
+		}
+		owner, addr := vs.Tags()[nsx.TagServiceUID], vs.String("ip_address")
+		if before, ok := by[addr]; ok && before != owner {
+			t.w.Violate("address %s carries the traffic of two: %s and %s", addr, before, owner)
+		}
+		by[addr] = owner
+		live[owner+" "+addr] = true
+	}
+	for _, c := range t.w.clusters {
+		for _, svc := range c.kube.list() {
+			ip := externalIP(svc)
+			if ip != "" && wantsLoadBalancer(svc) && !c.kube.moving(svc) && !live[string(svc.UID)+" "+ip] {
+				t.w.Violate("Service %s/%s shows %s, and no virtual server of it is attached there", c.Name, svc.Name, ip)
+			}
+		}
+	}
+}
