@@ -17,6 +17,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -39,6 +40,9 @@ const (
 type Options struct {
 	// Binary is the path of kube; FindBinary knows where the build puts it.
 	Binary string
+	// Wrapper, if any, is a command that becomes the binary when the binary's command line is added to it: nsenter with its
+	// arguments, to run the control plane in another network. The client then needs a dialer of its own.
+	Wrapper []string
 	// Dir is the state directory, made when missing. One that was used before is continued, with the same credentials.
 	Dir string
 	// Listen is the IP address and port of the API server; empty for a free port on 127.0.0.1.
@@ -95,7 +99,7 @@ func Start(ctx context.Context, o Options) (*ControlPlane, error) {
 		done:       make(chan struct{}),
 	}
 	ready := make(chan struct{})
-	go c.run(life, o.Binary, o.args(dir), ready)
+	go c.run(life, slices.Concat(o.Wrapper, []string{o.Binary}, o.args(dir)), ready)
 
 	timeout := time.NewTimer(readyTimeout)
 	defer timeout.Stop()
@@ -141,7 +145,7 @@ func (o Options) args(dir string) []string {
 }
 
 // run runs the process from its start to its end, and closes ready when all of it acts.
-func (c *ControlPlane) run(ctx context.Context, binary string, args []string, ready chan<- struct{}) {
+func (c *ControlPlane) run(ctx context.Context, command []string, ready chan<- struct{}) {
 	defer close(c.done)
 	defer c.stop()
 	// A child that dies with its parent dies with the thread that started it: keep that thread.
@@ -155,7 +159,7 @@ func (c *ControlPlane) run(ctx context.Context, binary string, args []string, re
 		return
 	}
 	defer func() { _ = log.Close() }()
-	cmd := exec.CommandContext(ctx, binary, args...)
+	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Stderr = log
 	cmd.SysProcAttr = processAttributes()
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }

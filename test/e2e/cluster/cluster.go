@@ -1,0 +1,253 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/controlplane"
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/vcsim"
+)
+
+// Cluster is a running cluster.
+type Cluster struct {
+	// Topology has the names and addresses of its machines.
+	Topology Topology
+	// Dir has its files, the logs among them; it is removed by Close.
+	Dir string
+	// Nodes are its nodes, node-1 first.
+	Nodes []*Node
+	// Client is an administrator's client of the API server, without a rate limit, and Config what made it.
+	Client kubernetes.Interface
+	Config *rest.Config
+	// NSX is the simulated NSX manager.
+	NSX *NSX
+	// VCenter is the simulated vCenter.
+	VCenter *vcsim.Server
+
+	options         Options
+	claim           *claim
+	authority       *authority
+	plane           *controlplane.ControlPlane
+	endControlPlane context.CancelFunc
+	nsx, dns        *process
+	closeVCenter    func() error
+
+	closing   sync.Once
+	closed    error // how Close went
+	reporting sync.Mutex
+	parts     []Part
+}
+
+// Start starts a cluster and waits until its Nodes are Ready and initialized by the controller, whose Deployment is
+// available. The context bounds the start; the cluster runs until Close. When the start fails, the logs are collected and
+// the error names the place.
+func Start(ctx context.Context, o Options) (*Cluster, error) {
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, fmt.Errorf("cluster: %w", err)
+	}
+	if err := preflight(thisMachine(), o.BinDir); err != nil {
+		return nil, err
+	}
+	if err := Clean(ctx); err != nil {
+		return nil, fmt.Errorf("cluster: what another one left: %w", err)
+	}
+	c := &Cluster{options: o}
+	if c.claim, err = takeAny(); err != nil {
+		return nil, fmt.Errorf("cluster: %w", err)
+	}
+	c.Dir = c.claim.dir
+	c.Topology = Topology{Number: c.claim.number, Nodes: o.Nodes}
+	if err := c.start(ctx); err != nil {
+		// Also when the context has ended.
+		ending := context.WithoutCancel(ctx)
+		logs := o.LogDir
+		if logs == "" {
+			logs = filepath.Join(os.TempDir(), "nsxt-e2e-logs-"+time.Now().Format("20060102-150405"))
+		}
+		err = fmt.Errorf("cluster: %w; its logs are in %s", err, logs)
+		return nil, errors.Join(err, c.CollectLogs(ending, logs), c.Close(ending))
+	}
+	return c, nil
+}
+
+func (c *Cluster) start(ctx context.Context) error {
+	var err error
+	if c.authority, err = newAuthority(); err != nil {
+		return err
+	}
+	if err := errors.Join(c.claim.open(), os.MkdirAll(filepath.Join(c.Dir, "log"), 0o700)); err != nil {
+		return err
+	}
+	if err := c.measure("network", func() error { return c.Topology.connect(ctx) }); err != nil {
+		return err
+	}
+	for i := 1; i <= c.Topology.Nodes; i++ {
+		name := c.Topology.NodeName(i)
+		c.Nodes = append(c.Nodes, &Node{
+			Name: name, Address: c.Topology.NodeAddress(i), Place: c.Topology.Node(i), number: i, uuid: c.Topology.NodeUUID(i),
+			dir: filepath.Join(c.Dir, name), cgroup: string(c.Topology.Node(i)), bin: filepath.Join(c.options.BinDir, "e2e"), authority: c.authority,
+		})
+	}
+
+	if err := c.writeCommands(); err != nil {
+		return err
+	}
+
+	// What needs nothing but its address.
+	var g errgroup.Group
+	g.Go(func() error {
+		return c.measure("control plane", func() error { return c.startControlPlane(ctx) })
+	})
+	g.Go(func() error { return c.measure("NSX simulator", func() error { return c.startNSX(ctx) }) })
+	g.Go(func() error { return c.measure("vCenter simulator", func() error { return c.startVCenter(ctx) }) })
+	g.Go(func() error { return c.measure("container runtimes", func() error { return c.startMachines(ctx) }) })
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if err := c.startDNS(); err != nil {
+		return err
+	}
+	if err := forEach(c.Nodes, (*Node).join); err != nil {
+		return err
+	}
+	return c.measure("controller and nodes", func() error {
+		if err := c.install(ctx); err != nil {
+			return err
+		}
+		return c.AwaitReady(ctx)
+	})
+}
+
+// startMachines boots all nodes and gives them the images.
+func (c *Cluster) startMachines(ctx context.Context) error {
+	controller := filepath.Join(c.Dir, "controller.tar")
+	if err := c.packController(controller); err != nil {
+		return err
+	}
+	images := filepath.Join(c.options.BinDir, "e2e", "images")
+	return forEach(c.Nodes, func(n *Node) error {
+		if err := n.prepare(c.CAFile(), c.options.ProxyMode, c.Topology); err != nil {
+			return err
+		}
+		if err := n.boot(ctx); err != nil {
+			return err
+		}
+		for _, image := range []string{controller, filepath.Join(images, "pause.tar"), filepath.Join(images, "agnhost.tar")} {
+			if err := n.load(ctx, image); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// measure runs the start of a part.
+func (c *Cluster) measure(name string, start func() error) error {
+	began := time.Now()
+	if err := start(); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	c.reporting.Lock()
+	defer c.reporting.Unlock()
+	p := Part{Name: name, Took: time.Since(began)}
+	c.parts = append(c.parts, p)
+	if c.options.Report != nil {
+		c.options.Report(p)
+	}
+	return nil
+}
+
+func (c *Cluster) node(name string) *Node {
+	for _, n := range c.Nodes {
+		if n.Name == name {
+			return n
+		}
+	}
+	return nil
+}
+
+func (c *Cluster) log(name string) string { return filepath.Join(c.Dir, "log", name+".log") }
+
+// await waits until a check succeeds, as long as a process is alive.
+func (c *Cluster) await(ctx context.Context, p *process, check func() error) error {
+	var last error
+	err := wait.PollUntilContextCancel(ctx, poll, true, func(context.Context) (bool, error) {
+		if err := p.alive(); err != nil {
+			return false, err
+		}
+		last = check()
+		return last == nil, nil
+	})
+	if err != nil {
+		return errors.Join(err, last)
+	}
+	return nil
+}
+
+// Err says which part has ended that was not told to; nil when all is well.
+func (c *Cluster) Err() error {
+	select {
+	case <-c.plane.Done():
+		return c.plane.Err()
+	default:
+	}
+	for _, p := range []*process{c.nsx, c.dns} {
+		if err := p.alive(); err != nil {
+			return err
+		}
+	}
+	for _, n := range c.Nodes {
+		n.mu.Lock()
+		err := n.alive()
+		n.mu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// closeWithin is how long the parts may take to end by themselves.
+const closeWithin = 20 * time.Second
+
+// Close ends everything and returns when nothing of the cluster is left. Further calls do nothing and return the same.
+func (c *Cluster) Close(ctx context.Context) error {
+	c.closing.Do(func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeWithin)
+		defer cancel()
+		if err := c.close(ctx); err != nil {
+			c.closed = fmt.Errorf("closing the cluster: %w", err)
+		}
+	})
+	return c.closed
+}
+
+func (c *Cluster) close(ctx context.Context) error {
+	errs := []error{forEach(c.Nodes, func(n *Node) error {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return n.die()
+	})}
+	errs = append(errs, c.dns.kill(), c.nsx.stop(ctx))
+	if c.closeVCenter != nil {
+		errs = append(errs, c.closeVCenter())
+	}
+	if c.plane != nil {
+		errs = append(errs, c.plane.Stop())
+	}
+	if c.endControlPlane != nil {
+		c.endControlPlane()
+	}
+	return errors.Join(append(errs, c.claim.clean(ctx), c.claim.release())...)
+}

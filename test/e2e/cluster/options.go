@@ -1,0 +1,88 @@
+package cluster
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// Modes of kube-proxy.
+const (
+	NFTables = "nftables"
+	IPTables = "iptables"
+)
+
+// Options of a cluster. The zero value is usable in a checkout where everything is built.
+type Options struct {
+	// Nodes is the number of nodes, at most MaxNodes; 0: 3.
+	Nodes int
+	// ProxyMode is kube-proxy's: NFTables or IPTables; empty: NFTables.
+	ProxyMode string
+	// BinDir has the programs; empty: the directory bin of the checkout that holds the working directory, or the directory
+	// of this program.
+	BinDir string
+	// NSXArgs are further flags of nsxsim.
+	NSXArgs []string
+	// LogDir is where the logs go when the start fails; empty: a new directory for temporary files.
+	LogDir string
+	// Report, if not nil, is told of each part once it is up. It is not called concurrently.
+	Report func(Part)
+}
+
+// Part is a part of the cluster that is up.
+type Part struct {
+	Name string
+	Took time.Duration // from the beginning of its own start
+}
+
+// controllerProgram is the program under test.
+const controllerProgram = "nsxt-cloud-controller-manager"
+
+func (o Options) withDefaults() (Options, error) {
+	if o.Nodes == 0 {
+		o.Nodes = 3
+	}
+	if o.ProxyMode == "" {
+		o.ProxyMode = NFTables
+	}
+	if o.Nodes < 1 || o.Nodes > MaxNodes {
+		return o, fmt.Errorf("%d nodes: want 1 to %d", o.Nodes, MaxNodes)
+	}
+	if o.ProxyMode != NFTables && o.ProxyMode != IPTables {
+		return o, fmt.Errorf("kube-proxy's mode is %q: want %s or %s", o.ProxyMode, NFTables, IPTables)
+	}
+	if o.BinDir == "" {
+		dir, err := findBinDir()
+		if err != nil {
+			return o, err
+		}
+		o.BinDir = dir
+	}
+	// Programs run in other directories, and find each other by real paths.
+	dir, err := filepath.Abs(o.BinDir)
+	o.BinDir = dir
+	return o, err
+}
+
+// findBinDir looks for the programs beside this one, and in the checkout that holds the working directory.
+func findBinDir() (string, error) {
+	if self, err := os.Executable(); err == nil {
+		dir := filepath.Dir(self)
+		if _, err := os.Stat(filepath.Join(dir, controllerProgram)); err == nil {
+			return dir, nil
+		}
+	}
+	start, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for dir := start; ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "cmd", controllerProgram)); err == nil {
+			return filepath.Join(dir, "bin"), nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", fmt.Errorf("the programs of the cluster are neither beside this program nor in a checkout around %s", start)
+		}
+	}
+}
