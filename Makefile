@@ -15,7 +15,7 @@ ifdef FULL
 BENCH_SIZES := -services 100,1000,5000 -nodes 10,100,1000
 endif
 
-.PHONY: help build $(PROGRAMS) bin/kube bin/e2e demo test unit check lint budget bench verify update clean
+.PHONY: help build $(PROGRAMS) bin/kube bin/e2e bin/e2e-cluster e2e-up e2e-down demo test unit check lint budget bench verify update clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z/-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | expand -t 12
@@ -32,6 +32,16 @@ bin/kube: ## Build the Kubernetes control plane and kubectl that the lab and the
 
 bin/e2e: ## Build what the nodes of the end-to-end tests run, and the upstream tests.
 	@hack/build-e2e.sh
+
+bin/e2e-cluster:
+	@mkdir -p bin
+	@CGO_ENABLED=0 go build -trimpath -o bin/e2e-cluster ./test/e2e/cmd/e2e-cluster
+
+e2e-up: build bin/kube bin/e2e bin/e2e-cluster ## Start a cluster of real nodes in network namespaces, to play with; needs root.
+	@bin/e2e-cluster up
+
+e2e-down: bin/e2e-cluster ## End it, and remove what killed ones have left.
+	@bin/e2e-cluster down
 
 demo: build bin/kube ## Start a whole cluster on loopback with a Service to curl; Ctrl-C ends it.
 	@bin/lab up --demo

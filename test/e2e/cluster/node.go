@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -190,16 +189,6 @@ func (n *Node) die() error {
 }
 
 func (n *Node) logFile(part string) string { return filepath.Join(n.dir, "log", part+".log") }
-
-// signal sends a signal to a part of the machine.
-func (n *Node) signal(part string, s syscall.Signal) error {
-	for _, p := range n.parts {
-		if p.name == n.Name+": "+part {
-			return p.signal(s)
-		}
-	}
-	return fmt.Errorf("%s runs no %s", n.Name, part)
-}
 
 // forEach calls f for all nodes at the same time.
 func forEach(nodes []*Node, f func(*Node) error) error {
