@@ -147,12 +147,20 @@ func (a *authenticator) bySession(r *http.Request) (u User, found bool, err *Err
 	return a.users[s.user], true, nil
 }
 
-// login serves POST /api/session/create.
+// login serves POST /api/session/create: for the user of the form or, without
+// one, of the request's own credentials (an identity manager's user, a client
+// certificate).
 func (a *authenticator) login(r *request) *response {
 	if err := r.ParseForm(); err != nil {
 		return r.refusal(refuse(codeBadJSON, "The form does not parse."))
 	}
-	u, err := a.byPassword(r.PostForm.Get("j_username"), r.PostForm.Get("j_password"), false)
+	var u User
+	var err *Error
+	if r.PostForm.Has("j_username") {
+		u, err = a.byPassword(r.PostForm.Get("j_username"), r.PostForm.Get("j_password"), false)
+	} else {
+		u, err = a.authenticate(r.Request)
+	}
 	if err != nil {
 		return r.refusal(err)
 	}

@@ -153,6 +153,25 @@ func TestSessions(t *testing.T) {
 	}
 }
 
+// Users of an identity manager have no form to send: the session is for the user
+// of the header.
+func TestSessionsByHeader(t *testing.T) {
+	r := newRig(t, nsxsim.Options{Users: []nsxsim.User{{Name: "jane@corp", Password: "secret", Remote: true}}})
+	for credentials, want := range map[string]int{"jane@corp:secret": 200, "jane@corp:wrong": 403} {
+		in := r.as("").do("POST", "/api/session/create", nil, "Authorization", "Remote "+base64.StdEncoding.EncodeToString([]byte(credentials)))
+		if in.status != want {
+			t.Fatalf("%s: %d %s", credentials, in.status, in.raw)
+		}
+		if want != 200 {
+			continue
+		}
+		cookie, _, _ := strings.Cut(in.header.Get("Set-Cookie"), ";")
+		if a := r.as("").do("GET", pools, nil, "Cookie", cookie, "X-XSRF-TOKEN", in.header.Get("X-XSRF-TOKEN")); a.status != 200 {
+			t.Errorf("in the session: %d %s", a.status, a.raw)
+		}
+	}
+}
+
 func TestReadOnlyUsers(t *testing.T) {
 	r := newRig(t, nsxsim.Options{}).as("auditor")
 	if a := r.do("GET", pools, nil); a.status != 200 {

@@ -2,6 +2,7 @@ package nsxsim
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 
 	"github.com/google/uuid"
@@ -13,21 +14,24 @@ const systemUser = "system"
 type systemObject struct {
 	kind           Kind
 	name, resource string
+	more           Object
 }
 
 var systemObjects = []systemObject{
-	{KindApplicationProfile, "default-tcp-lb-app-profile", "LbFastTcpProfile"},
-	{KindApplicationProfile, "default-udp-lb-app-profile", "LbFastUdpProfile"},
-	{KindApplicationProfile, "default-http-lb-app-profile", "LbHttpProfile"},
-	{KindPersistenceProfile, "default-source-ip-lb-persistence-profile", "LbSourceIpPersistenceProfile"},
-	{KindPersistenceProfile, "default-cookie-lb-persistence-profile", "LbCookiePersistenceProfile"},
-	{KindMonitor, "default-tcp-lb-monitor", "LbTcpMonitor"},
-	{KindMonitor, "default-http-lb-monitor", "LbHttpMonitor"},
-	{KindMonitor, "default-https-lb-monitor", "LbHttpsMonitor"},
-	{KindMonitor, "default-icmp-lb-monitor", "LbIcmpMonitor"},
-	{KindMonitor, "default-passive-lb-monitor", "LbPassiveMonitor"},
-	{KindClientSSLProfile, "default-balanced-client-ssl-profile", "LbClientSslProfile"},
-	{KindServerSSLProfile, "default-balanced-server-ssl-profile", "LbServerSslProfile"},
+	{KindApplicationProfile, "default-tcp-lb-app-profile", "LbFastTcpProfile", nil},
+	{KindApplicationProfile, "default-udp-lb-app-profile", "LbFastUdpProfile", nil},
+	{KindApplicationProfile, "default-http-lb-app-profile", "LbHttpProfile", nil},
+	{KindPersistenceProfile, "default-source-ip-lb-persistence-profile", "LbSourceIpPersistenceProfile", nil},
+	{KindPersistenceProfile, "default-cookie-lb-persistence-profile", "LbCookiePersistenceProfile", Object{"cookie_name": "NSXLB"}},
+	{KindMonitor, "default-tcp-lb-monitor", "LbTcpMonitor", nil},
+	{KindMonitor, "default-http-lb-monitor", "LbHttpMonitor", nil},
+	{KindMonitor, "default-https-lb-monitor", "LbHttpsMonitor", nil},
+	{KindMonitor, "default-icmp-lb-monitor", "LbIcmpMonitor", nil},
+	{KindMonitor, "default-passive-lb-monitor", "LbPassiveMonitor", nil},
+	{KindClientSSLProfile, "default-balanced-client-ssl-profile", "LbClientSslProfile", nil},
+	{KindServerSSLProfile, "default-balanced-server-ssl-profile", "LbServerSslProfile", nil},
+	{KindTransportZone, "nsx-overlay-transportzone", "TransportZone", Object{"transport_type": "OVERLAY", "is_default": true, "host_switch_name": "nsxHostSwitch"}},
+	{KindTransportZone, "nsx-vlan-transportzone", "TransportZone", Object{"transport_type": "VLAN", "is_default": true, "host_switch_name": "nsxHostSwitch"}},
 }
 
 // populate makes what a fresh NSX has.
@@ -71,9 +75,7 @@ func (s *Sim) populate(empty bool) error {
 // createSystem makes an object that the system owns: it cannot be deleted.
 func (s *Sim) createSystem(o systemObject) error {
 	object := Object{"id": freshID(o.name), "display_name": o.name, "resource_type": o.resource}
-	if o.resource == "LbCookiePersistenceProfile" {
-		object["cookie_name"] = "NSXLB"
-	}
+	maps.Copy(object, o.more)
 	_, err := Editor{s, author{user: systemUser, system: true}}.Create(o.kind, object)
 	return err
 }

@@ -15,11 +15,9 @@ func groupMemberRefs(doc document) []idField {
 		if m.str("target_property") != "id" || m.str("op") != "EQUALS" {
 			continue
 		}
-		switch m.str("target_type") {
-		case "IPSet":
-			ids = append(ids, idField{"members.value", []Kind{KindIPSet}, m.str("value")})
-		case "NSGroup":
-			ids = append(ids, idField{"members.value", []Kind{KindNSGroup}, m.str("value")})
+		switch k := Kind(m.str("target_type")); k {
+		case KindIPSet, KindNSGroup, KindLogicalSwitch, KindLogicalPort:
+			ids = append(ids, idField{"members.value", []Kind{k}, m.str("value")})
 		}
 	}
 	return ids
@@ -160,11 +158,12 @@ func (s *Sim) effectiveAddresses(groupID string) []string {
 		}
 		seenGroup[id] = true
 		for _, ref := range groupMemberRefs(group.doc) {
-			if ref.kinds[0] == KindNSGroup {
+			switch ref.kinds[0] {
+			case KindNSGroup:
 				walk(ref.id)
-				continue
+			case KindIPSet:
+				collect(s.store.get(KindIPSet, ref.id))
 			}
-			collect(s.store.get(KindIPSet, ref.id))
 		}
 		for _, criterion := range group.doc.objects("membership_criteria") {
 			for _, set := range s.setsByCriterion(criterion) {

@@ -114,7 +114,7 @@ func (s *Sim) loadObject(given Object) error {
 	if old := s.store.get(k.name, id); old != nil {
 		doc.set("_revision", old.revision)
 		_, refused = s.update(editor.by, k, id, doc)
-	} else if k.path == "" {
+	} else if k.name == KindAdvertisement {
 		refused = refuse(codeReferenceMissing, "The object %s referenced by id does not exist.", id)
 	} else {
 		_, refused = s.create(editor.by, k, doc, id)

@@ -1,6 +1,10 @@
 package nsxsim
 
-import "strings"
+import (
+	"net/http"
+	"slices"
+	"strings"
+)
 
 // Kind names a class of objects of the Manager API. Objects of one kind share a
 // collection and a path; some kinds (monitors, profiles, router ports) hold
@@ -27,6 +31,11 @@ const (
 	KindEdgeCluster        Kind = "EdgeCluster"
 	KindCertificate        Kind = "Certificate"
 	KindAdvertisement      Kind = "AdvertisementConfig" // by the id of its logical router
+	KindStaticRoute        Kind = "StaticRoute"
+	KindNatRule            Kind = "NatRule"
+	KindTransportZone      Kind = "TransportZone"
+	KindLogicalSwitch      Kind = "LogicalSwitch"
+	KindLogicalPort        Kind = "LogicalPort"
 )
 
 // kind describes all that differs between the kinds; the rest of the package is
@@ -68,7 +77,7 @@ var accessListsSince = release{3, 0}
 
 // manager gives the kinds of the Manager API.
 func manager() []*kind {
-	return []*kind{
+	return append(networkKinds(), []*kind{
 		{
 			name: KindLBService, path: "loadbalancer/services", types: []string{"LbService"}, removed: removedLB, traffic: true,
 			fields: []field{
@@ -297,7 +306,9 @@ func manager() []*kind {
 			deleted: deletedLogicalRouter,
 			cascade: []Kind{KindLogicalRouterPort},
 			filters: map[string]func(document, string) bool{"router_type": equals("router_type")},
-			subs:    logicalRouterSubs,
+			subs: slices.Concat(logicalRouterSubs,
+				routerParts("routing/static-routes", KindStaticRoute, http.StatusOK), // VMware's own clients take nothing else
+				routerParts("nat/rules", KindNatRule, http.StatusCreated)),
 		},
 		{
 			name: KindLogicalRouterPort, path: "logical-router-ports", removed: removedLB,
@@ -306,6 +317,7 @@ func manager() []*kind {
 			fields: []field{
 				{name: "logical_router_id", shape: stringShape, required: true, ref: []Kind{KindLogicalRouter}},
 				{name: "linked_logical_router_port_id", types: []string{tier0LinkPort}, readOnly: true},
+				{name: "mac_address", types: []string{downlinkPort}, shape: stringShape, def: `"02:50:56:56:44:52"`}, // that of all distributed routers
 			},
 			refs:   linkedPortRefs,
 			check:  checkRouterPort,
@@ -337,7 +349,7 @@ func manager() []*kind {
 			},
 			check: func(c *change) *Error { c.doc.set("logical_router_id", c.id); return nil },
 		},
-	}
+	}...)
 }
 
 var (

@@ -1,6 +1,9 @@
 package nsxsim
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // The fields of what layer 7 needs: rules, SSL profiles and their bindings, TCP
 // profiles.
@@ -79,11 +82,15 @@ var clientSSLFields = append([]field{
 	{name: "session_cache_timeout", shape: intShape, def: "300", min: 1, max: 86400},
 }, sslFields...)
 
-// checkSSLProfile tells whether all protocols of a profile are held for safe.
+// checkSSLProfile tells whether all protocols and ciphers of a profile are held for
+// safe.
 func checkSSLProfile(c *change) *Error {
 	secure := true
 	for _, p := range c.doc.strs("protocols") {
 		secure = secure && (p == "TLS_V1_1" || p == "TLS_V1_2")
+	}
+	for _, cipher := range c.doc.strs("ciphers") {
+		secure = secure && !strings.Contains(cipher, "_3DES_")
 	}
 	c.doc.set("is_secure", secure)
 	return nil

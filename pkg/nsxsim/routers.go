@@ -7,6 +7,7 @@ import "net/http"
 const (
 	tier0LinkPort = "LogicalRouterLinkPortOnTIER0"
 	tier1LinkPort = "LogicalRouterLinkPortOnTIER1"
+	downlinkPort  = "LogicalRouterDownLinkPort"
 )
 
 func checkLogicalRouter(c *change) *Error {
