@@ -15,7 +15,7 @@ ifdef FULL
 BENCH_SIZES := -services 100,1000,5000 -nodes 10,100,1000
 endif
 
-.PHONY: help build $(PROGRAMS) bin/kube bin/e2e bin/e2e-cluster e2e-up e2e-down demo test unit check lint budget bench verify update clean
+.PHONY: help build $(PROGRAMS) bin/kube bin/e2e bin/e2e-cluster e2e-up e2e-down demo test unit check clients lint budget bench verify update clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z/-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | expand -t 12
@@ -46,7 +46,7 @@ e2e-down: bin/e2e-cluster ## End it, and remove what killed ones have left.
 demo: build bin/kube ## Start a whole cluster on loopback with a Service to curl; Ctrl-C ends it.
 	@bin/lab up --demo
 
-test: lint build bin/kube unit check ## Run everything that must hold.
+test: lint build bin/kube unit check clients ## Run everything that must hold.
 
 unit: build bin/kube ## Run the Go tests with the race detector, and name the slowest.
 	@mkdir -p .cache
@@ -56,6 +56,9 @@ unit: build bin/kube ## Run the Go tests with the race detector, and name the sl
 
 check: build bin/kube ## Play the scenarios of the tutorial against a fresh lab.
 	@bin/lab check
+
+clients: nsxsim ## Run other people's NSX clients, with their own tests, against the simulator.
+	@hack/test-clients.sh
 
 lint: ## Check formatting, go vet, staticcheck and everything generated.
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); if [[ -n $$bad ]]; then echo "not gofmt-ed: $$bad"; exit 1; fi
