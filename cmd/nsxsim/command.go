@@ -34,6 +34,7 @@ type flags struct {
 	searchDelay, realizationDelay          time.Duration
 	dataPlane, allowLoopback               bool
 	snatAddress                            string
+	defects                                []string
 }
 
 func newCommand() *cobra.Command {
@@ -98,6 +99,7 @@ restores a snapshot; POST state, which adds an inventory.`,
 	fs.DurationVar(&f.sessionTimeout, "session-timeout", 0, "idle time after which a session ends (default 30m)")
 	fs.BoolVar(&f.dataPlane, "dataplane", false, "make virtual servers really listen, check their members and forward")
 	fs.StringVar(&f.snatAddress, "snat-address", "", "source address of the data plane's connections to members")
+	fs.StringArrayVar(&f.defects, "defect", nil, "what the data plane does wrong, to see whether tests notice, repeatable: "+strings.Join(defectNames(), ", "))
 	fs.BoolVar(&f.allowLoopback, "allow-loopback-members", false, "let member groups have loopback addresses, which NSX drops")
 	fs.Uint64Var(&f.seed, "seed", 0, "seed of the probabilities of fault rules")
 	fs.BoolVar(&f.noAdmin, "no-admin", false, "do not serve /_nsxsim/")
@@ -113,6 +115,15 @@ func booleanQuirks() []string {
 			name, _, _ := strings.Cut(field.Tag.Get("json"), ",")
 			names = append(names, name)
 		}
+	}
+	return names
+}
+
+// defectNames gives the names of all defects.
+func defectNames() []string {
+	var names []string
+	for _, d := range nsxsim.Defects() {
+		names = append(names, string(d))
 	}
 	return names
 }
@@ -139,6 +150,13 @@ func (f flags) options() (nsxsim.Options, error) {
 	o.Users = []nsxsim.User{{Name: f.username, Password: password}}
 	if o.Quirks, err = parseQuirks(f.quirks); err != nil {
 		return o, err
+	}
+	for _, name := range f.defects {
+		var d nsxsim.Defect
+		if err := d.UnmarshalText([]byte(name)); err != nil {
+			return o, fmt.Errorf("--defect: %w", err)
+		}
+		o.Defects = append(o.Defects, d)
 	}
 	if f.snatAddress != "" && !f.dataPlane {
 		return o, fmt.Errorf("--snat-address needs --dataplane")

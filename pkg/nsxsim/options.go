@@ -72,6 +72,9 @@ type Options struct {
 	// simulator to free the addresses.
 	DataPlane *dataplane.Options
 
+	// Defects are what the DataPlane does wrong on purpose.
+	Defects []Defect
+
 	// Admin serves /_nsxsim/, by which faults, the journal and the state of the
 	// simulator can be had over HTTP: GET, POST, PUT and DELETE faults; POST pause
 	// and resume; GET and DELETE journal; GET state (Snapshot), POST state (Load)

@@ -17,7 +17,7 @@ type planeDriver struct {
 }
 
 // drive starts the data plane; s.Close ends it.
-func (s *Sim) drive(o dataplane.Options) {
+func (s *Sim) drive(o dataplane.Options, defects []Defect) {
 	if o.Logger.GetSink() == nil {
 		o.Logger = s.logger.WithName("dataplane")
 	}
@@ -25,6 +25,7 @@ func (s *Sim) drive(o dataplane.Options) {
 	ctx, cancel := context.WithCancel(context.Background())
 	d := &planeDriver{plane: dataplane.New(o), changed: make(chan struct{}, 1), cancel: cancel}
 	s.plane = d
+	spoiler := newSpoiler(defects)
 	d.running.Go(func() {
 		for {
 			select {
@@ -35,6 +36,7 @@ func (s *Sim) drive(o dataplane.Options) {
 			s.mu.Lock()
 			cfg := s.traffic()
 			s.mu.Unlock()
+			spoiler.spoil(cfg)
 			if err := d.plane.Apply(ctx, cfg); err != nil && ctx.Err() == nil {
 				s.logger.Error(err, "Applying the traffic to the data plane")
 			}

@@ -112,7 +112,7 @@ func New(o Options) (*Sim, error) {
 		s.policy.delay = o.RealizationDelay // what is there from the start is realised from the start
 	}
 	if o.DataPlane != nil {
-		s.drive(*o.DataPlane)
+		s.drive(*o.DataPlane, o.Defects)
 	}
 	return s, nil
 }

@@ -50,6 +50,9 @@ func (c *Cluster) startNSX(ctx context.Context) error {
 		filepath.Join(c.options.BinDir, "nsxsim"), "--addr=" + address.String(), "--inventory=" + file,
 		"--tls-cert=" + filepath.Join(dir, "nsx.crt"), "--tls-key=" + filepath.Join(dir, "nsx.key"),
 	}
+	for _, d := range c.options.Defects {
+		args = append(args, "--defect="+string(d))
+	}
 	c.nsx, err = program{name: "nsxsim", log: c.log("nsxsim"), in: c.Topology.Edge(), args: append(args, c.options.NSXArgs...)}.start()
 	if err != nil {
 		return err

@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim"
 )
 
 // Modes of kube-proxy.
@@ -22,6 +24,8 @@ type Options struct {
 	// BinDir has the programs; empty: the directory bin of the checkout that holds the working directory, or the directory
 	// of this program.
 	BinDir string
+	// Defects are what the edge does wrong, whatever the controller says: for who wants to see tests fail.
+	Defects []nsxsim.Defect
 	// NSXArgs are further flags of nsxsim.
 	NSXArgs []string
 	// LogDir is where the logs go when the start fails; empty: a new directory for temporary files.

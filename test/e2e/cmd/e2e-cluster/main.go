@@ -40,6 +40,7 @@ func main() {
 
 func bindOptions(flags *pflag.FlagSet) *cluster.Options {
 	var o cluster.Options
+	flags.Var((*defects)(&o.Defects), "break", "what NSX's edge does wrong, repeatable: "+defectNames())
 	flags.IntVar(&o.Nodes, "nodes", 3, "number of nodes")
 	flags.StringVar(&o.ProxyMode, "proxy-mode", cluster.NFTables, "kube-proxy's mode: "+cluster.NFTables+" or "+cluster.IPTables)
 	flags.StringVar(&o.BinDir, "bin", "", "directory of the programs (default: that of this one)")
@@ -136,19 +137,9 @@ func newUpCommand() *cobra.Command {
 		Short: "Start a cluster in the background, until down",
 		Args:  cobra.NoArgs,
 	}
-	bindOptions(cmd.Flags()) // for run, which checks them
+	bindOptions(cmd.Flags()) // parsed here to be refused at once, and again by run
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		args := []string{"run"}
-		cmd.Flags().Visit(func(f *pflag.Flag) {
-			if values, ok := f.Value.(pflag.SliceValue); ok {
-				for _, v := range values.GetSlice() {
-					args = append(args, "--"+f.Name+"="+v)
-				}
-				return
-			}
-			args = append(args, "--"+f.Name+"="+f.Value.String())
-		})
-		return up(cmd.Context(), cmd.OutOrStdout(), args)
+		return up(cmd.Context(), cmd.OutOrStdout(), append([]string{"run"}, os.Args[2:]...))
 	}
 	return cmd
 }
