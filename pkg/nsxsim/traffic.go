@@ -144,12 +144,14 @@ func monitorOf(o *object) dataplane.Monitor {
 		Timeout:      seconds(doc, "timeout"),
 		Fall:         count("fall_count"),
 		Rise:         count("rise_count"),
+		Version:      dataplane.HTTPVersion(doc.str("request_version")),
 		Method:       doc.str("request_method"),
 		URL:          doc.str("request_url"),
 		Body:         doc.str("request_body"),
 		ResponseBody: doc.str("response_body"),
 		Send:         doc.str("send"),
 		Receive:      doc.str("receive"),
+		DataLength:   count("data_length"),
 	}
 	doc.get("response_status_codes", &m.StatusCodes)
 	for _, h := range doc.objects("request_headers") {

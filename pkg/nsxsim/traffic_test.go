@@ -89,7 +89,7 @@ objects:
 		},
 		Monitors: []dataplane.Monitor{
 			{ID: "http", Type: dataplane.MonitorHTTP, Port: 10256, Interval: 2 * time.Second, Timeout: 15 * time.Second, Fall: 3, Rise: 3,
-				Method: "GET", URL: "/healthz", Headers: map[string]string{"Host": "example.org"}, StatusCodes: []int{200, 204}},
+				Version: dataplane.HTTP11, Method: "GET", URL: "/healthz", Headers: map[string]string{"Host": "example.org"}, StatusCodes: []int{200, 204}},
 			{ID: "udp-monitor", Type: dataplane.MonitorUDP, Interval: 5 * time.Second, Timeout: 15 * time.Second, Fall: 3, Rise: 3, Send: "ping", Receive: "pong"},
 		},
 	}

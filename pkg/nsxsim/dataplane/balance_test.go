@@ -208,26 +208,3 @@ func TestStickinessIsBounded(t *testing.T) {
 		t.Errorf("%d ties after their time", len(st.ties))
 	}
 }
-
-func TestMonitorEqualSeesEveryField(t *testing.T) {
-	// equal compares field by field; a field that it forgets would keep an old prober running.
-	base := Monitor{ID: "m", Headers: map[string]string{"a": "b"}, StatusCodes: []int{200}}
-	for name, edit := range map[string]func(*Monitor){
-		"ID": func(m *Monitor) { m.ID = "n" }, "Type": func(m *Monitor) { m.Type = "TCP" }, "Port": func(m *Monitor) { m.Port = 1 },
-		"Interval": func(m *Monitor) { m.Interval = 1 }, "Timeout": func(m *Monitor) { m.Timeout = 1 },
-		"Fall": func(m *Monitor) { m.Fall = 1 }, "Rise": func(m *Monitor) { m.Rise = 1 },
-		"Method": func(m *Monitor) { m.Method = "HEAD" }, "URL": func(m *Monitor) { m.URL = "/" },
-		"Headers": func(m *Monitor) { m.Headers = map[string]string{"a": "c"} }, "Body": func(m *Monitor) { m.Body = "x" },
-		"StatusCodes": func(m *Monitor) { m.StatusCodes = []int{201} }, "ResponseBody": func(m *Monitor) { m.ResponseBody = "x" },
-		"Send": func(m *Monitor) { m.Send = "x" }, "Receive": func(m *Monitor) { m.Receive = "x" },
-	} {
-		changed := base
-		edit(&changed)
-		if base.equal(&changed) {
-			t.Errorf("%s is not compared", name)
-		}
-	}
-	if same := base; !base.equal(&same) {
-		t.Error("a monitor differs from itself")
-	}
-}

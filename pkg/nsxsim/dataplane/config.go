@@ -167,10 +167,11 @@ type MonitorType = string
 // Monitor types.
 const (
 	MonitorHTTP  MonitorType = "HTTP"
-	MonitorHTTPS MonitorType = "HTTPS" // certificates are not verified: NSX's default, server_auth IGNORE
-	MonitorTCP   MonitorType = "TCP"   // succeeds on connect
-	MonitorUDP   MonitorType = "UDP"   // sends Send and expects an answer that contains Receive
-	// MonitorICMP is not probed, as ICMP needs privileges: it counts as a success, and the pool's status says so.
+	MonitorHTTPS MonitorType = "HTTPS"
+	MonitorTCP   MonitorType = "TCP" // succeeds on connect, or when what is answered to Send contains Receive
+	MonitorUDP   MonitorType = "UDP" // sends Send and expects an answer that contains Receive
+	// MonitorICMP sends echo requests. A host that allows neither ping sockets nor raw ones cannot: then it counts
+	// as a success, and the pool's status says so.
 	MonitorICMP MonitorType = "ICMP"
 )
 
@@ -187,14 +188,18 @@ type Monitor struct {
 	Rise     int           // successes in a row that make a member UP again; 0: 3
 
 	// HTTP and HTTPS. Redirects are not followed.
+	Version      HTTPVersion       // "": HTTP11
 	Method       string            // "": GET
 	URL          string            // path and query; "": "/"
 	Headers      map[string]string // "Host" sets the request's host
 	Body         string            // of the request
 	StatusCodes  []int             // that count as success; empty: 200
 	ResponseBody string            // that the response must contain, within its first 64 KiB; "": anything
+	TLS          *TLS              // of HTTPS; nil: any certificate is taken, NSX's default
 
-	// UDP.
+	// TCP and UDP. Receive may be anywhere in the answer.
 	Send    string
 	Receive string
+
+	DataLength int // of ICMP: bytes of data in the echo request
 }

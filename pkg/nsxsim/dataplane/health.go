@@ -1,6 +1,9 @@
 package dataplane
 
-import "time"
+import (
+	"errors"
+	"time"
+)
 
 // verdict is what one monitor makes of one member: a state machine fed with the outcomes of probes.
 type verdict struct {
@@ -9,6 +12,8 @@ type verdict struct {
 	run     int       // outcomes in a row that speak against up
 	cause   string    // the last failure's, until it is up and well
 	checked time.Time // end of the last probe
+	// unprobed: the host cannot make the probe; it counts as a success.
+	unprobed bool
 }
 
 // newVerdict is the verdict before the first probe.
@@ -23,6 +28,9 @@ func newVerdict(o *Options) verdict {
 // record takes the outcome of a probe that ended at now.
 func (v *verdict) record(m *Monitor, err error, now time.Time) {
 	v.checked = now
+	if v.unprobed = errors.Is(err, errUnprobed); v.unprobed {
+		err = nil
+	}
 	switch {
 	case (err == nil) == v.up:
 		v.run = 0

@@ -131,7 +131,7 @@ func (p Pool) withDefaults() Pool {
 		m.Rise = cmp.Or(m.Rise, 3)
 		m.Method = cmp.Or(m.Method, "GET")
 		m.URL = cmp.Or(m.URL, "/")
-		m.Headers = maps.Clone(m.Headers)
+		m.Headers, m.TLS = maps.Clone(m.Headers), m.TLS.clone()
 		if m.StatusCodes = slices.Clone(m.StatusCodes); len(m.StatusCodes) == 0 {
 			m.StatusCodes = []int{200}
 		}
@@ -205,8 +205,15 @@ func (p *Pool) check() error {
 			return fmt.Errorf("monitor %q: type %q: %w", m.ID, m.Type, ErrInvalid)
 		case m.Type == MonitorUDP && (m.Send == "" || m.Receive == ""):
 			return fmt.Errorf("monitor %q: UDP needs something to send and to receive: %w", m.ID, ErrInvalid)
-		case m.Interval < 0 || m.Timeout < 0 || m.Fall < 0 || m.Rise < 0:
-			return fmt.Errorf("monitor %q: negative interval, timeout or count: %w", m.ID, ErrInvalid)
+		case m.Interval < 0 || m.Timeout < 0 || m.Fall < 0 || m.Rise < 0 || m.DataLength < 0:
+			return fmt.Errorf("monitor %q: negative interval, timeout, count or length: %w", m.ID, ErrInvalid)
+		case m.Version != "" && m.Version != HTTP10 && m.Version != HTTP11:
+			return fmt.Errorf("monitor %q: HTTP version %q: %w", m.ID, m.Version, ErrInvalid)
+		}
+		if m.TLS != nil {
+			if _, err := m.TLS.toServer(); err != nil {
+				return fmt.Errorf("monitor %q: %w", m.ID, err)
+			}
 		}
 		monitors[m.ID] = true
 	}

@@ -99,9 +99,6 @@ func (p *pool) monitor(mem *member, probePort uint16) {
 	wanted := map[string]*prober{}
 	for i := range p.cfg.Monitors {
 		mon := &p.cfg.Monitors[i]
-		if mon.Type == MonitorICMP {
-			continue
-		}
 		target := netip.AddrPortFrom(mem.cfg.Address, cmp.Or(mon.Port, mem.cfg.Port, probePort))
 		running := mem.probers[mon.ID]
 		if running != nil && running.sameAs(mon, target) {
@@ -290,8 +287,9 @@ func (p *pool) status() PoolStatus {
 	}
 	notes := []string{st.Reason}
 	for _, mon := range p.cfg.Monitors {
-		if mon.Type == MonitorICMP {
-			notes = append(notes, fmt.Sprintf("monitor %s: ICMP is not probed and counts as a success", mon.ID))
+		unprobed := func(m *member) bool { pr := m.probers[mon.ID]; return pr != nil && pr.verdict.unprobed }
+		if slices.ContainsFunc(p.members, unprobed) {
+			notes = append(notes, fmt.Sprintf("monitor %s: this host cannot probe by %s, which counts as a success", mon.ID, mon.Type))
 		}
 	}
 	st.Reason = joinReasons(append(notes, p.opaque)...)

@@ -2,9 +2,8 @@ package dataplane
 
 import (
 	"context"
-	"maps"
 	"net/netip"
-	"slices"
+	"reflect"
 )
 
 // prober runs one monitor against one member.
@@ -22,7 +21,7 @@ func (pr *prober) run(ctx context.Context) {
 	plane := pr.pool.plane
 	for {
 		next := plane.clock.NewTimer(pr.monitor.Interval)
-		err := probe(ctx, plane.dialFromSNAT, &pr.monitor, pr.target)
+		err := probe(ctx, plane.dialFromSNAT, plane.opts.SNATAddress, &pr.monitor, pr.target)
 		if ctx.Err() != nil {
 			next.Stop()
 			return
@@ -39,13 +38,5 @@ func (pr *prober) run(ctx context.Context) {
 
 // sameAs tells whether the prober does what is wanted.
 func (pr *prober) sameAs(m *Monitor, target netip.AddrPort) bool {
-	return pr.target == target && pr.monitor.equal(m)
-}
-
-func (m *Monitor) equal(o *Monitor) bool {
-	return m.ID == o.ID && m.Type == o.Type && m.Port == o.Port &&
-		m.Interval == o.Interval && m.Timeout == o.Timeout && m.Fall == o.Fall && m.Rise == o.Rise &&
-		m.Method == o.Method && m.URL == o.URL && maps.Equal(m.Headers, o.Headers) && m.Body == o.Body &&
-		slices.Equal(m.StatusCodes, o.StatusCodes) && m.ResponseBody == o.ResponseBody &&
-		m.Send == o.Send && m.Receive == o.Receive
+	return pr.target == target && reflect.DeepEqual(&pr.monitor, m)
 }
