@@ -14,10 +14,18 @@ import (
 
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim"
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim/dataplane"
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim/dataplane/nftables"
 )
 
 // passwordEnv is the environment variable with the password, for when no flag gives one.
 const passwordEnv = "NSXSIM_PASSWORD"
+
+// Values of --dataplane.
+const (
+	dataPlaneOff       = "off"
+	dataPlaneUserSpace = "userspace"
+	dataPlaneNFTables  = "nftables"
+)
 
 // flags as they were given.
 type flags struct {
@@ -32,8 +40,8 @@ type flags struct {
 	rateLimit, maxConcurrent               int
 	releaseDelay, sessionTimeout           time.Duration
 	searchDelay, realizationDelay          time.Duration
-	dataPlane, allowLoopback               bool
-	snatAddress                            string
+	dataPlane, snatAddress                 string
+	allowLoopback                          bool
 	defects                                []string
 }
 
@@ -58,7 +66,7 @@ restores a snapshot; POST state, which adds an inventory.`,
   curl --cacert ca.crt -u admin:VMware1!VMware1! https://127.0.0.1:8443/api/v1/loadbalancer/services
 
   # Virtual servers that really listen, for nodes on loopback addresses
-  nsxsim --inventory inventory.yaml --dataplane --snat-address 127.9.0.1 --allow-loopback-members
+  nsxsim --inventory inventory.yaml --dataplane=userspace --snat-address 127.9.0.1 --allow-loopback-members
 
   # One PUT of three is answered with 503, and the answer to each fifth allocation is lost
   cat > faults.yaml <<'END'
@@ -97,7 +105,8 @@ restores a snapshot; POST state, which adds an inventory.`,
 	fs.DurationVar(&f.searchDelay, "search-delay", 0, "time that a change takes to show up in searches")
 	fs.DurationVar(&f.realizationDelay, "realization-delay", 0, "time that an intent of the Policy API takes to be realised")
 	fs.DurationVar(&f.sessionTimeout, "session-timeout", 0, "idle time after which a session ends (default 30m)")
-	fs.BoolVar(&f.dataPlane, "dataplane", false, "make virtual servers really listen, check their members and forward")
+	fs.StringVar(&f.dataPlane, "dataplane", dataPlaneOff, "who checks members and carries traffic: off; userspace, by sockets of this process (also without a value); nftables, the kernel, where this process is on the router between clients and members and has CAP_NET_ADMIN")
+	fs.Lookup("dataplane").NoOptDefVal = dataPlaneUserSpace
 	fs.StringVar(&f.snatAddress, "snat-address", "", "source address of the data plane's connections to members")
 	fs.StringArrayVar(&f.defects, "defect", nil, "what the data plane does wrong, to see whether tests notice, repeatable: "+strings.Join(defectNames(), ", "))
 	fs.BoolVar(&f.allowLoopback, "allow-loopback-members", false, "let member groups have loopback addresses, which NSX drops")
@@ -158,18 +167,32 @@ func (f flags) options() (nsxsim.Options, error) {
 		}
 		o.Defects = append(o.Defects, d)
 	}
-	if f.snatAddress != "" && !f.dataPlane {
-		return o, fmt.Errorf("--snat-address needs --dataplane")
-	}
-	if f.dataPlane {
-		o.DataPlane = &dataplane.Options{}
+	return o, f.setDataPlane(&o)
+}
+
+func (f flags) setDataPlane(o *nsxsim.Options) error {
+	switch f.dataPlane {
+	case dataPlaneOff, "":
 		if f.snatAddress != "" {
-			if o.DataPlane.SNATAddress, err = netip.ParseAddr(f.snatAddress); err != nil {
-				return o, fmt.Errorf("--snat-address: %w", err)
-			}
+			return fmt.Errorf("--snat-address needs --dataplane")
 		}
+		return nil
+	case dataPlaneUserSpace:
+	case dataPlaneNFTables:
+		o.NewDataPlane = func(o dataplane.Options) (nsxsim.DataPlane, error) { return nftables.New(o) }
+	default:
+		return fmt.Errorf("--dataplane is one of %s, %s, %s: got %q", dataPlaneOff, dataPlaneUserSpace, dataPlaneNFTables, f.dataPlane)
 	}
-	return o, nil
+	o.DataPlane = &dataplane.Options{}
+	if f.snatAddress == "" {
+		return nil
+	}
+	address, err := netip.ParseAddr(f.snatAddress)
+	if err != nil {
+		return fmt.Errorf("--snat-address: %w", err)
+	}
+	o.DataPlane.SNATAddress = address
+	return nil
 }
 
 func (f flags) readPassword() (string, error) {

@@ -213,7 +213,7 @@ func TestGivenCertificateAndPathOfTheMadeOne(t *testing.T) {
 }
 
 func TestFlagsBecomeOptions(t *testing.T) {
-	f := flags{quirks: []string{"chosenAddress=ignored", "staleIsConflict", "finalCursor=false"}, dataPlane: true, snatAddress: "127.9.0.1"}
+	f := flags{quirks: []string{"chosenAddress=ignored", "staleIsConflict", "finalCursor=false"}, dataPlane: "userspace", snatAddress: "127.9.0.1"}
 	o, err := f.options()
 	if err != nil {
 		t.Fatal(err)
@@ -237,6 +237,7 @@ func TestRefusesToStart(t *testing.T) {
 		{"chosen address", []string{"--quirk", "chosenAddress=maybe"}},
 		{"--snat-address needs --dataplane", []string{"--snat-address", "127.0.0.1"}},
 		{"--snat-address", []string{"--dataplane", "--snat-address", "here"}},
+		{`one of off, userspace, nftables: got "on"`, []string{"--dataplane=on"}},
 		{"exclude each other", []string{"--password", "x", "--password-file", "y"}},
 		{"--password-file", []string{"--password-file", "/does/not/exist"}},
 		{"NSX version", []string{"--nsx-version", "new"}},

@@ -75,6 +75,10 @@ type Options struct {
 	// Defects are what the DataPlane does wrong on purpose.
 	Defects []Defect
 
+	// NewDataPlane makes the data plane of these options: by default the one of
+	// package dataplane, in user space. Package nftables has the kernel's.
+	NewDataPlane func(dataplane.Options) (DataPlane, error)
+
 	// Admin serves /_nsxsim/, by which faults, the journal and the state of the
 	// simulator can be had over HTTP: GET, POST, PUT and DELETE faults; POST pause
 	// and resume; GET and DELETE journal; GET state (Snapshot), POST state (Load)
@@ -197,6 +201,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.JournalSize == 0 {
 		o.JournalSize = defaultJournalSize
+	}
+	if o.NewDataPlane == nil {
+		o.NewDataPlane = func(o dataplane.Options) (DataPlane, error) { return dataplane.New(o), nil }
 	}
 	if o.Logger.GetSink() == nil {
 		o.Logger = klog.Background()

@@ -2,28 +2,41 @@ package nsxsim
 
 import (
 	"context"
+	"fmt"
 	"sync"
 
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim/dataplane"
 )
 
+// DataPlane carries the traffic of virtual servers. Those of packages dataplane, in
+// user space, and nftables, in the kernel, are ones; both document the methods.
+type DataPlane interface {
+	Apply(context.Context, dataplane.Config) error
+	Status() dataplane.Status
+	Close()
+}
+
 // planeDriver keeps a data plane in step with the documents: after a change it
 // applies the whole of the traffic, once for all changes made meanwhile.
 type planeDriver struct {
-	plane   *dataplane.Plane
+	plane   DataPlane
 	changed chan struct{} // holds one token: something changed since the last look
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 }
 
 // drive starts the data plane; s.Close ends it.
-func (s *Sim) drive(o dataplane.Options, defects []Defect) {
+func (s *Sim) drive(o dataplane.Options, start func(dataplane.Options) (DataPlane, error), defects []Defect) error {
 	if o.Logger.GetSink() == nil {
 		o.Logger = s.logger.WithName("dataplane")
 	}
 	o.InitiallyUp = o.InitiallyUp || !s.quirks.UncheckedMembersDown
+	plane, err := start(o)
+	if err != nil {
+		return fmt.Errorf("starting the data plane: %w", err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
-	d := &planeDriver{plane: dataplane.New(o), changed: make(chan struct{}, 1), cancel: cancel}
+	d := &planeDriver{plane: plane, changed: make(chan struct{}, 1), cancel: cancel}
 	s.plane = d
 	spoiler := newSpoiler(defects)
 	d.running.Go(func() {
@@ -42,6 +55,7 @@ func (s *Sim) drive(o dataplane.Options, defects []Defect) {
 			}
 		}
 	})
+	return nil
 }
 
 func (d *planeDriver) mark() {

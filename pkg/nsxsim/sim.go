@@ -112,7 +112,10 @@ func New(o Options) (*Sim, error) {
 		s.policy.delay = o.RealizationDelay // what is there from the start is realised from the start
 	}
 	if o.DataPlane != nil {
-		s.drive(*o.DataPlane, o.Defects)
+		if err := s.drive(*o.DataPlane, o.NewDataPlane, o.Defects); err != nil {
+			s.Close()
+			return nil, err
+		}
 	}
 	return s, nil
 }

@@ -44,6 +44,9 @@ type VirtualServer struct {
 	IdleTimeout time.Duration
 	// Disabled: no listeners; the state is DISABLED.
 	Disabled bool
+	// Offloaded: somebody else carries the traffic, so that there are no listeners. Its pool is checked all the same, and
+	// its state is the pool's.
+	Offloaded bool
 }
 
 // HTTP is what a layer 7 virtual server does with requests, as LbHttpProfile has it. All requests of a connection

@@ -20,6 +20,19 @@ type desired struct {
 	fault error
 }
 
+// Valid returns a copy with the defaults filled in and without the virtual servers that cannot be served as configured.
+// The error, which wraps ErrInvalid, names these. Equal pools become one *Pool.
+func (c Config) Valid() (Config, error) {
+	all, err := normalize(c)
+	var valid Config
+	for _, d := range all {
+		if d.fault == nil {
+			valid.VirtualServers = append(valid.VirtualServers, d.VirtualServer)
+		}
+	}
+	return valid, err
+}
+
 // normalize copies cfg, fills in defaults and checks it. What is wrong with one virtual server is its fault
 // alone; the error joins them all. Equal pools become one *Pool.
 func normalize(cfg Config) ([]desired, error) {

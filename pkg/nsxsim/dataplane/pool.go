@@ -142,6 +142,9 @@ func (p *pool) record(pr *prober, err error) {
 	p.mu.Unlock()
 	abortAll(cut)
 	if changed {
+		if p.plane.opts.HealthChanged != nil {
+			p.plane.opts.HealthChanged()
+		}
 		p.plane.opts.Logger.V(1).Info("Member health changed", "pool", p.id, "member", pr.member.key, "up", up, "cause", cause)
 	}
 }

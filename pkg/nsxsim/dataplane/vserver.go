@@ -31,9 +31,12 @@ func newVirtualServer(plane *Plane, id string) *virtualServer {
 	return &virtualServer{plane: plane, id: id, listeners: map[uint16]*listener{}, sessions: map[*session]struct{}{}}
 }
 
+// listens tells whether d wants listeners at all.
+func (d *desired) listens() bool { return d.fault == nil && !d.Disabled && !d.Offloaded }
+
 // serves tells whether d wants a port of an address and protocol to be listened on.
 func (d *desired) serves(address netip.Addr, protocol Protocol, port uint16) bool {
-	return d.fault == nil && !d.Disabled && d.Address == address && d.Protocol == protocol &&
+	return d.listens() && d.Address == address && d.Protocol == protocol &&
 		slices.ContainsFunc(d.Ports, func(p PortMap) bool { return p.Listen == port })
 }
 
@@ -71,7 +74,7 @@ func (vs *virtualServer) apply(ctx context.Context, d desired, pool *pool) {
 	vs.limit(before.MaxConnectionRate)
 	vs.stick()
 	var cut []*session
-	if d.fault == nil && !d.Disabled {
+	if d.listens() {
 		for _, p := range d.Ports {
 			l := vs.listeners[p.Listen]
 			if l == nil {

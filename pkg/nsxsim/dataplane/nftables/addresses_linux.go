@@ -1,0 +1,107 @@
+package nftables
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"go4.org/netipx"
+	"golang.org/x/sys/unix"
+)
+
+// routeProtocol marks the routes that are ours: no routing daemon has this number.
+const routeProtocol netlink.RouteProtocol = 78
+
+// addresses are those of virtual servers that this host answers for: local routes, which make the kernel answer ARP (for
+// IPv6: take what is routed here) and pings, and let sockets be bound, without being any interface's address.
+type addresses struct {
+	claimed map[netip.Addr]bool // true: by a route of ours
+}
+
+// forgetOld removes the routes that an earlier process has left.
+func forgetOld() error {
+	for _, number := range []int{unix.AF_INET, unix.AF_INET6} {
+		old, err := netlink.RouteListFiltered(number, &netlink.Route{Protocol: routeProtocol, Table: unix.RT_TABLE_LOCAL},
+			netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+		if err != nil {
+			return fmt.Errorf("listing local routes: %w", err)
+		}
+		for _, r := range old {
+			if err := netlink.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
+				return fmt.Errorf("removing the route %v, left over: %w", r.Dst, err)
+			}
+		}
+	}
+	return nil
+}
+
+// claim makes this host answer for an address.
+func (a *addresses) claim(address netip.Addr) error {
+	if _, known := a.claimed[address]; known {
+		return nil
+	}
+	r, err := routeTo(address)
+	if err != nil {
+		return err
+	}
+	switch err := netlink.RouteAdd(r); {
+	case errors.Is(err, unix.EEXIST): // an address of the host's own, which stays when the virtual server goes
+		a.claimed[address] = false
+	case err != nil:
+		return fmt.Errorf("adding a local route to %v: %w", address, err)
+	default:
+		a.claimed[address] = true
+	}
+	return nil
+}
+
+// releaseBut gives back all addresses but those wanted.
+func (a *addresses) releaseBut(wanted map[netip.Addr]bool) error {
+	var errs []error
+	for address, ours := range a.claimed {
+		if wanted[address] {
+			continue
+		}
+		delete(a.claimed, address)
+		if !ours {
+			continue
+		}
+		r, err := routeTo(address)
+		if err == nil {
+			err = netlink.RouteDel(r)
+		}
+		if err != nil && !errors.Is(err, unix.ESRCH) {
+			errs = append(errs, fmt.Errorf("removing the local route to %v: %w", address, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func routeTo(address netip.Addr) (*netlink.Route, error) {
+	lo, err := net.InterfaceByName("lo")
+	if err != nil {
+		return nil, fmt.Errorf("local route to %v: %w", address, err)
+	}
+	scope := netlink.SCOPE_HOST
+	if address.Is6() {
+		scope = netlink.SCOPE_UNIVERSE // IPv6 routes have none
+	}
+	return &netlink.Route{
+		Dst: netipx.PrefixIPNet(netip.PrefixFrom(address, address.BitLen())), LinkIndex: lo.Index, Scope: scope,
+		Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Protocol: routeProtocol,
+	}, nil
+}
+
+// forwards tells whether this host is a router for the family.
+func forwards(f family) bool {
+	file := "/proc/sys/net/ipv4/ip_forward"
+	if f.number == unix.NFPROTO_IPV6 {
+		file = "/proc/sys/net/ipv6/conf/all/forwarding"
+	}
+	text, err := os.ReadFile(file)
+	return err == nil && strings.TrimSpace(string(text)) != "0"
+}

@@ -1,0 +1,168 @@
+package nftables
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/google/nftables"
+
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim/dataplane"
+)
+
+// The kernel counts by service and member. Who owned a service when is known here: what was counted since the last look
+// is credited to the owner of that time.
+
+// counted is what the kernel counts by.
+type counted struct {
+	service service
+	mark    uint32 // 0: connections not served
+}
+
+// owner of what is counted for a service.
+type owner struct{ virtualServer, pool string }
+
+// ledger is what was counted so far.
+type ledger struct {
+	seen           map[string]map[counted]uint64 // by set: the kernel's counters at the last look
+	virtualServers map[string]*dataplane.Counters
+	pools          map[string]*dataplane.Counters
+	members        map[string]map[netip.AddrPort]*dataplane.Counters // by pool
+}
+
+func newLedger() *ledger {
+	return &ledger{
+		seen:           map[string]map[counted]uint64{},
+		virtualServers: map[string]*dataplane.Counters{},
+		pools:          map[string]*dataplane.Counters{},
+		members:        map[string]map[netip.AddrPort]*dataplane.Counters{},
+	}
+}
+
+// of gives the counters of all that take part in what is counted.
+func (l *ledger) of(o owner, member netip.AddrPort) []*dataplane.Counters {
+	if o.virtualServer == "" {
+		return nil
+	}
+	all := []*dataplane.Counters{at(l.virtualServers, o.virtualServer)}
+	if !member.IsValid() {
+		return all
+	}
+	if l.members[o.pool] == nil {
+		l.members[o.pool] = map[netip.AddrPort]*dataplane.Counters{}
+	}
+	return append(all, at(l.pools, o.pool), at(l.members[o.pool], member))
+}
+
+func at[K comparable](counters map[K]*dataplane.Counters, key K) *dataplane.Counters {
+	if counters[key] == nil {
+		counters[key] = &dataplane.Counters{}
+	}
+	return counters[key]
+}
+
+// look reads the kernel's counters, and credits what is new.
+func (l *ledger) look(owners map[service]owner, marks *marks) error {
+	var errs []error
+	for _, s := range []struct {
+		name  string
+		bytes bool
+		field func(*dataplane.Counters) *uint64
+	}{
+		{connectionsSet, false, func(c *dataplane.Counters) *uint64 { return &c.TotalConnections }},
+		{bytesInSet, true, func(c *dataplane.Counters) *uint64 { return &c.BytesIn }},
+		{bytesOutSet, true, func(c *dataplane.Counters) *uint64 { return &c.BytesOut }},
+		{refusedSet, false, func(c *dataplane.Counters) *uint64 { return &c.RefusedConnections }},
+	} {
+		now := map[counted]uint64{}
+		for _, f := range families() {
+			errs = append(errs, read(f, s.name, s.bytes, now))
+		}
+		for key, n := range now {
+			if before := l.seen[s.name][key]; before < n {
+				n -= before
+			}
+			if n == 0 || now[key] == l.seen[s.name][key] {
+				continue
+			}
+			for _, c := range l.of(owners[key.service], marks.byMark[key.mark]) {
+				*s.field(c) += n
+			}
+		}
+		l.seen[s.name] = now
+	}
+	return errors.Join(errs...)
+}
+
+// current takes note of how many connections there are.
+func (l *ledger) current(open map[counted]uint64, owners map[service]owner, marks *marks) {
+	var all []*dataplane.Counters
+	for _, c := range l.virtualServers {
+		all = append(all, c)
+	}
+	for _, c := range l.pools {
+		all = append(all, c)
+	}
+	for _, members := range l.members {
+		for _, c := range members {
+			all = append(all, c)
+		}
+	}
+	for _, c := range all {
+		c.CurrentConnections = 0
+	}
+	for key, n := range open {
+		for _, c := range l.of(owners[key.service], marks.byMark[key.mark]) {
+			c.CurrentConnections += n
+			c.MaxConnections = max(c.MaxConnections, c.CurrentConnections)
+		}
+	}
+}
+
+// read adds the counters of a set.
+func read(f family, name string, bytes bool, to map[counted]uint64) error {
+	var conn nftables.Conn
+	elements, err := conn.GetSetElements(&nftables.Set{
+		Table: &nftables.Table{Name: tableName, Family: nftables.TableFamily(f.number)}, Name: name,
+	})
+	if err != nil {
+		return fmt.Errorf("reading the counters %s of %s: %w", name, f.name, err)
+	}
+	for _, e := range elements {
+		at := 4 + int(f.bytes)
+		if e.Counter == nil || len(e.Key) < at+4 {
+			continue
+		}
+		address, _ := netip.AddrFromSlice(e.Key[4:at])
+		key := counted{service: service{e.Key[0], netip.AddrPortFrom(address, binary.BigEndian.Uint16(e.Key[at:]))}}
+		if len(e.Key) >= at+8 {
+			key.mark = binary.NativeEndian.Uint32(e.Key[at+4:])
+		}
+		if bytes {
+			to[key] += e.Counter.Bytes
+		} else {
+			to[key] += e.Counter.Packets
+		}
+	}
+	return nil
+}
+
+// forget removes what is known of those that are no more.
+func (l *ledger) forget(owners map[service]owner) {
+	virtualServers, pools := map[string]bool{}, map[string]bool{}
+	for _, o := range owners {
+		virtualServers[o.virtualServer], pools[o.pool] = true, true
+	}
+	for id := range l.virtualServers {
+		if !virtualServers[id] {
+			delete(l.virtualServers, id)
+		}
+	}
+	for id := range l.pools {
+		if !pools[id] {
+			delete(l.pools, id)
+			delete(l.members, id)
+		}
+	}
+}

@@ -1,0 +1,288 @@
+//go:build linux
+
+package nftables
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// The model of a ruleset: what the kernel is to hold, as values that can be compared, printed and sent. The text is
+// nft's language, with the freedom that it need not be what nft would print.
+
+// ruleset is the tables of both address families.
+type ruleset [2]*table
+
+// family is an address family with what depends on it.
+type family struct {
+	number  uint8 // NFPROTO_*
+	name    string
+	bytes   uint32 // of an address
+	source  uint32 // where the header has the addresses
+	dest    uint32
+	address datatype
+}
+
+// families in the order of a ruleset.
+func families() [2]family {
+	return [2]family{
+		{unix.NFPROTO_IPV4, "ip", 4, 12, 16, datatype{"ipv4_addr", 7, 4}},
+		{unix.NFPROTO_IPV6, "ip6", 16, 8, 24, datatype{"ipv6_addr", 8, 16}},
+	}
+}
+
+// of tells whether an address is one of the family.
+func (f family) of(a netip.Addr) bool { return a.Is4() == (f.bytes == 4) }
+
+// datatype of a part of a key or of data. The number is nft's, which needs it to print sets.
+type datatype struct {
+	name   string
+	number uint32
+	bytes  uint32 // without the padding
+}
+
+var (
+	protocolType = datatype{"inet_proto", 12, 1}
+	portType     = datatype{"inet_service", 13, 2}
+	markType     = datatype{"mark", 19, 4}
+)
+
+// concatenation of datatypes; each part begins on a register of four bytes.
+type concatenation []datatype
+
+func (c concatenation) String() string {
+	names := make([]string, len(c))
+	for i, t := range c {
+		names[i] = t.name
+	}
+	return strings.Join(names, " . ")
+}
+
+// length in bytes: padded, unless there is one part only.
+func (c concatenation) length() uint32 {
+	if len(c) == 1 {
+		return c[0].bytes
+	}
+	var n uint32
+	for _, t := range c {
+		n += padded(t.bytes)
+	}
+	return n
+}
+
+// number is nft's for the concatenation.
+func (c concatenation) number() uint32 {
+	var n uint32
+	for _, t := range c {
+		n = n<<6 | t.number
+	}
+	return n
+}
+
+func padded(n uint32) uint32 { return (n + 3) &^ 3 }
+
+// table of one family.
+type table struct {
+	family family
+	sets   map[string]*set
+	chains map[string]*chain
+}
+
+// set is a named set, or a map when it has data or verdicts.
+type set struct {
+	name     string
+	key      concatenation
+	data     concatenation // nil: none
+	verdicts bool          // the data are verdicts: goto a chain
+	interval bool          // the elements are ranges of addresses, from key to end
+	dynamic  bool          // packets add elements, which are none of this model's
+	timeouts bool          // the elements of packets time out
+	elements map[string]element
+}
+
+// dynamicSize is how many elements packets may add to a set.
+const dynamicSize = 1 << 18
+
+// element of a set. Keys and data are as registers hold them.
+type element struct {
+	end  string // of an interval: the last address in it
+	data string
+	goTo string // chain
+}
+
+// chain of rules. What differs in any rule is replaced whole, as one rule's state is of no use to another.
+type chain struct {
+	name  string
+	base  *hook // nil: only jumped to
+	rules []rule
+}
+
+// hook of a base chain.
+type hook struct {
+	kind     string // filter or nat
+	where    string
+	number   uint32
+	priority int32
+}
+
+// rule is a list of statements. Rules with the same text are the same.
+type rule []statement
+
+type statement struct {
+	text  string
+	exprs []expr.Any
+}
+
+func (r rule) String() string {
+	texts := make([]string, len(r))
+	for i, s := range r {
+		texts[i] = s.text
+	}
+	return strings.Join(texts, " ")
+}
+
+func newTable(f family) *table {
+	return &table{family: f, sets: map[string]*set{}, chains: map[string]*chain{}}
+}
+
+// set adds s, and returns it.
+func (t *table) set(s set) *set {
+	s.elements = map[string]element{}
+	t.sets[s.name] = &s
+	return &s
+}
+
+// chain adds a chain.
+func (t *table) chain(name string, base *hook, rules ...rule) {
+	t.chains[name] = &chain{name: name, base: base, rules: rules}
+}
+
+// sameAs tells whether the rules are the same.
+func (c *chain) sameAs(o *chain) bool {
+	return slices.EqualFunc(c.rules, o.rules, func(a, b rule) bool {
+		return slices.EqualFunc(a, b, func(a, b statement) bool { return a.text == b.text })
+	})
+}
+
+// Registers' contents.
+
+func addressBytes(a netip.Addr) string { return string(a.AsSlice()) }
+
+func protocolBytes(p uint8) string { return string([]byte{p, 0, 0, 0}) }
+
+func portBytes(port uint16) string { return string([]byte{byte(port >> 8), byte(port)}) }
+
+func portPadded(port uint16) string { return portBytes(port) + "\x00\x00" }
+
+func numberBytes(n uint32) string { return string(binary.NativeEndian.AppendUint32(nil, n)) }
+
+// Text.
+
+// writeTo prints the ruleset.
+func (r ruleset) writeTo(w io.Writer) {
+	for _, t := range r {
+		t.writeTo(w)
+	}
+}
+
+func (t *table) writeTo(w io.Writer) {
+	fmt.Fprintf(w, "table %s %s {\n", t.family.name, tableName)
+	for _, name := range slices.Sorted(maps.Keys(t.sets)) {
+		t.sets[name].writeTo(w)
+	}
+	for _, c := range slices.SortedFunc(maps.Values(t.chains), func(a, b *chain) int {
+		if (a.base == nil) != (b.base == nil) {
+			return cmp.Compare(boolean(a.base == nil), boolean(b.base == nil))
+		}
+		return strings.Compare(a.name, b.name)
+	}) {
+		c.writeTo(w)
+	}
+	fmt.Fprintln(w, "}")
+}
+
+func boolean(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (s *set) writeTo(w io.Writer) {
+	kind, of := "set", s.key.String()
+	switch {
+	case s.verdicts:
+		kind, of = "map", of+" : verdict"
+	case s.data != nil:
+		kind, of = "map", of+" : "+s.data.String()
+	}
+	var flags []string
+	for flag, set := range map[string]bool{"dynamic": s.dynamic, "interval": s.interval, "timeout": s.timeouts} {
+		if set {
+			flags = append(flags, flag)
+		}
+	}
+	slices.Sort(flags)
+	fmt.Fprintf(w, "\t%s %s {\n\t\ttype %s\n", kind, s.name, of)
+	if len(flags) > 0 {
+		fmt.Fprintf(w, "\t\tflags %s\n", strings.Join(flags, ","))
+	}
+	for _, key := range slices.Sorted(maps.Keys(s.elements)) {
+		fmt.Fprintf(w, "\t\t%s\n", s.text(key, s.elements[key]))
+	}
+	fmt.Fprint(w, "\t}\n")
+}
+
+func (s *set) text(key string, e element) string {
+	text := s.key.text(key)
+	switch {
+	case s.interval:
+		return text + "-" + s.key.text(e.end)
+	case s.verdicts:
+		return text + " : goto " + e.goTo
+	case s.data != nil:
+		return text + " : " + s.data.text(e.data)
+	}
+	return text
+}
+
+// text of registers' contents.
+func (c concatenation) text(bytes string) string {
+	var parts []string
+	for _, t := range c {
+		b := []byte(bytes[:t.bytes])
+		switch t {
+		case protocolType:
+			parts = append(parts, map[byte]string{unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp"}[b[0]])
+		case portType:
+			parts = append(parts, fmt.Sprint(binary.BigEndian.Uint16(b)))
+		case markType:
+			parts = append(parts, fmt.Sprintf("%#x", binary.NativeEndian.Uint32(b)))
+		default:
+			a, _ := netip.AddrFromSlice(b)
+			parts = append(parts, a.String())
+		}
+		bytes = bytes[min(int(padded(t.bytes)), len(bytes)):]
+	}
+	return strings.Join(parts, " . ")
+}
+
+func (c *chain) writeTo(w io.Writer) {
+	fmt.Fprintf(w, "\tchain %s {\n", c.name)
+	if c.base != nil {
+		fmt.Fprintf(w, "\t\ttype %s hook %s priority %d; policy accept;\n", c.base.kind, c.base.where, c.base.priority)
+	}
+	for _, r := range c.rules {
+		fmt.Fprintf(w, "\t\t%v\n", r)
+	}
+	fmt.Fprint(w, "\t}\n")
+}

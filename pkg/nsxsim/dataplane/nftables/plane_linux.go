@@ -1,0 +1,424 @@
+package nftables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+	"k8s.io/utils/clock"
+
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim/dataplane"
+)
+
+// Plane is a running load balancer in the kernel.
+type Plane struct {
+	opts    dataplane.Options
+	health  *dataplane.Plane // checks all pools, and serves layer 7
+	changed chan struct{}    // holds one token: members' health is another
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+
+	mu        sync.Mutex
+	closed    bool
+	addresses addresses
+	marks     *marks
+	ledger    *ledger
+
+	wanted    []served
+	faults    map[string]string // by virtual server: why it is not served
+	committed ruleset
+	failed    error                      // why the kernel does not have what is wanted
+	kept      map[service]kept           // which connections may be, by service
+	owners    map[service]owner          // as committed
+	former    map[string]map[uint32]bool // by virtual server: members of the pools that it had
+	pools     map[string]map[uint32]bool // by id: members whose connections live on
+	poolOf    map[string]string          // by virtual server
+}
+
+// kept tells which connections of a service live on.
+type kept struct {
+	protocol dataplane.Protocol
+	members  map[uint32]bool
+	ports    map[uint32]uint16 // of members; that of a UDP flow must be right
+}
+
+// New takes over nftables' tables named nsxsim, and serves nothing yet. Close it to have all undone. The error wraps
+// ErrUnavailable when this process may not, or the kernel cannot.
+func New(opts dataplane.Options) (*Plane, error) {
+	if !forwards(families()[0]) {
+		return nil, fmt.Errorf("this host does not forward IPv4 (sysctl net.ipv4.ip_forward=1): %w", ErrUnavailable)
+	}
+	if opts.Clock == nil {
+		opts.Clock = clock.RealClock{}
+	}
+	if opts.Housekeeping == 0 {
+		opts.Housekeeping = time.Second
+	}
+	p := &Plane{
+		opts: opts, changed: make(chan struct{}, 1), addresses: addresses{map[netip.Addr]bool{}},
+		marks: newMarks(), ledger: newLedger(),
+		former: map[string]map[uint32]bool{},
+	}
+	if err := p.begin(); err != nil {
+		return nil, err
+	}
+	inner := opts
+	inner.HealthChanged = func() {
+		select {
+		case p.changed <- struct{}{}:
+		default:
+		}
+		if opts.HealthChanged != nil {
+			opts.HealthChanged()
+		}
+	}
+	p.health = dataplane.New(inner)
+	var ctx context.Context
+	ctx, p.cancel = context.WithCancel(context.Background())
+	p.running.Go(func() { p.keepUp(ctx) })
+	return p, nil
+}
+
+// begin replaces what an earlier process left by what is there without virtual servers.
+func (p *Plane) begin() error {
+	err := forgetOld()
+	if err == nil {
+		t := &transaction{}
+		empty := render(desired{snatAddress: p.opts.SNATAddress.Unmap()})
+		for _, f := range families() {
+			t.table(f)
+			t.noTable(f)
+			t.table(f)
+		}
+		for _, c := range diff(ruleset{}, empty) {
+			t.change(c)
+		}
+		err = t.commit()
+		p.committed = empty
+	}
+	switch {
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return fmt.Errorf("the nftables data plane needs CAP_NET_ADMIN in its network namespace: %w: %w", ErrUnavailable, err)
+	case errors.Is(err, unix.EPROTONOSUPPORT), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOENT), errors.Is(err, unix.EINVAL):
+		return fmt.Errorf("the kernel lacks what the nftables data plane needs: %w: %w", ErrUnavailable, err)
+	}
+	return err
+}
+
+// Apply makes cfg the desired state, as [dataplane.Plane.Apply] does: what it cannot serve is DOWN with a reason.
+func (p *Plane) Apply(ctx context.Context, cfg dataplane.Config) error {
+	valid, _ := cfg.Valid()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return dataplane.ErrClosed
+	}
+	p.want(valid)
+	inner := dataplane.Config{VirtualServers: slices.Clone(cfg.VirtualServers)}
+	bound := map[string]bool{}
+	for _, vs := range p.wanted {
+		bound[vs.ID] = vs.userSpace
+	}
+	for i := range inner.VirtualServers {
+		vs := &inner.VirtualServers[i]
+		vs.Offloaded = !bound[vs.ID]
+	}
+	err := p.health.Apply(ctx, inner)
+	if errors.Is(err, ctx.Err()) && ctx.Err() != nil {
+		return err
+	}
+	err = errors.Join(err, p.sync())
+	wanted := map[netip.Addr]bool{}
+	for _, vs := range p.wanted {
+		wanted[vs.Address] = true
+	}
+	return errors.Join(err, p.addresses.releaseBut(wanted))
+}
+
+// want decides which virtual servers can be served, and claims their addresses.
+func (p *Plane) want(valid dataplane.Config) {
+	p.wanted, p.faults = nil, map[string]string{}
+	taken := map[service]string{}
+	claims := map[netip.Addr]error{}
+	router := map[uint8]bool{}
+	for _, f := range families() {
+		router[f.number] = forwards(f)
+	}
+next:
+	for _, vs := range valid.VirtualServers {
+		if vs.Disabled {
+			continue
+		}
+		for _, port := range vs.Ports {
+			if other, ok := taken[serviceOf(vs, port)]; ok {
+				p.faults[vs.ID] = fmt.Sprintf("%v port %d is served by %s", vs.Address, port.Listen, other)
+				continue next
+			}
+		}
+		if vs.Address.Is6() && !router[unix.NFPROTO_IPV6] {
+			p.faults[vs.ID] = "this host does not forward IPv6"
+			continue
+		}
+		if _, ok := claims[vs.Address]; !ok {
+			claims[vs.Address] = p.addresses.claim(vs.Address)
+		}
+		if err := claims[vs.Address]; err != nil {
+			p.faults[vs.ID] = err.Error()
+			continue
+		}
+		for _, port := range vs.Ports {
+			taken[serviceOf(vs, port)] = vs.ID
+		}
+		p.wanted = append(p.wanted, served{vs, vs.HTTP != nil})
+	}
+}
+
+// sync brings the kernel to what is wanted, given the health of members.
+func (p *Plane) sync() error {
+	d := desired{virtualServers: p.wanted, pools: map[string]choice{}, snatAddress: p.opts.SNATAddress.Unmap()}
+	states := map[string][]dataplane.MemberStatus{}
+	for _, s := range p.health.Status().Pools {
+		states[s.ID] = s.Members
+	}
+	known := map[netip.AddrPort]bool{}
+	for _, vs := range p.wanted {
+		if vs.Pool == nil || vs.userSpace {
+			continue
+		}
+		if _, ok := d.pools[vs.Pool.ID]; ok {
+			continue
+		}
+		d.pools[vs.Pool.ID] = choose(vs.Pool, states[vs.Pool.ID], p.marks, p.opts.DisabledKeepsConnections)
+		for _, m := range vs.Pool.Members {
+			known[netip.AddrPortFrom(m.Address, m.Port)] = true
+		}
+	}
+	rules := render(d)
+	owners := ownersOf(p.wanted)
+	if slices.ContainsFunc(slices.Collect(maps.Keys(p.owners)), func(s service) bool { return p.owners[s] != owners[s] }) {
+		// What was counted until now is the former owners'.
+		p.failed = p.ledger.look(p.owners, p.marks)
+	}
+	t := &transaction{}
+	for _, c := range diff(p.committed, rules) {
+		t.change(c)
+	}
+	if p.failed = t.commit(); p.failed != nil {
+		return p.failed
+	}
+	p.committed, p.owners = rules, owners
+	p.ledger.forget(owners)
+	p.keep(d)
+	p.marks.keep(known)
+	return p.visit()
+}
+
+func ownersOf(wanted []served) map[service]owner {
+	owners := map[service]owner{}
+	for _, vs := range wanted {
+		if vs.userSpace {
+			continue
+		}
+		o := owner{virtualServer: vs.ID}
+		if vs.Pool != nil {
+			o.pool = vs.Pool.ID
+		}
+		for _, port := range vs.Ports {
+			owners[serviceOf(vs.VirtualServer, port)] = o
+		}
+	}
+	return owners
+}
+
+// keep decides which connections live on.
+func (p *Plane) keep(d desired) {
+	pools, anywhere := map[string]map[uint32]bool{}, map[uint32]bool{}
+	for id, c := range d.pools {
+		pools[id] = map[uint32]bool{}
+		for _, m := range c.all {
+			pools[id][m.mark], anywhere[m.mark] = true, true
+		}
+	}
+	poolOf := map[string]string{}
+	former := map[string]map[uint32]bool{}
+	p.kept = map[service]kept{}
+	for _, vs := range p.wanted {
+		if vs.Pool == nil || vs.userSpace {
+			continue
+		}
+		poolOf[vs.ID] = vs.Pool.ID
+		k := kept{protocol: vs.Protocol, members: pools[vs.Pool.ID]}
+		was := p.former[vs.ID]
+		if before, ok := p.poolOf[vs.ID]; ok && before != vs.Pool.ID {
+			was = maps.Clone(was)
+			if was == nil {
+				was = map[uint32]bool{}
+			}
+			maps.Copy(was, p.pools[before])
+		}
+		if len(was) > 0 && vs.Protocol == dataplane.TCP {
+			maps.DeleteFunc(was, func(mark uint32, _ bool) bool { return !anywhere[mark] })
+			former[vs.ID] = was
+			k.members = maps.Clone(was)
+			maps.Copy(k.members, pools[vs.Pool.ID])
+		}
+		for _, port := range vs.Ports {
+			k := k
+			if vs.Protocol == dataplane.UDP {
+				k.members, k.ports = map[uint32]bool{}, map[uint32]uint16{}
+				for _, m := range d.pools[vs.Pool.ID].usable {
+					k.members[m.mark], k.ports[m.mark] = true, m.port
+					if m.port == 0 {
+						k.ports[m.mark] = port.Member
+					}
+				}
+			}
+			p.kept[serviceOf(vs.VirtualServer, port)] = k
+		}
+	}
+	p.pools, p.poolOf, p.former = pools, poolOf, former
+}
+
+// lives tells whether a connection lives on.
+func (p *Plane) lives(c connection) bool {
+	k, ok := p.kept[c.service]
+	return ok && k.members[c.mark] && (k.ports == nil || k.ports[c.mark] == c.port)
+}
+
+// visit cuts the connections that are not to live on, and counts the others.
+func (p *Plane) visit() error {
+	open := map[counted]uint64{}
+	var errs []error
+	for _, f := range families() {
+		errs = append(errs, connections(f, func(c connection) bool {
+			if !p.lives(c) {
+				return false
+			}
+			if c.open {
+				open[counted{c.service, c.mark}]++
+			}
+			return true
+		}))
+	}
+	p.ledger.current(open, p.owners, p.marks)
+	return errors.Join(errs...)
+}
+
+// keepUp follows the members' health, until ctx ends.
+func (p *Plane) keepUp(ctx context.Context) {
+	ticker := p.opts.Clock.NewTicker(p.opts.Housekeeping)
+	defer ticker.Stop()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+			return
+		case <-p.changed:
+			p.mu.Lock()
+			err = p.sync()
+			p.mu.Unlock()
+		case <-ticker.C():
+			p.mu.Lock()
+			if p.failed != nil {
+				err = p.sync()
+			} else {
+				err = p.visit()
+			}
+			p.mu.Unlock()
+		}
+		if err != nil {
+			p.opts.Logger.Error(err, "Following the health of members")
+		}
+	}
+}
+
+// Status of all that the last Config names.
+func (p *Plane) Status() dataplane.Status {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	st := p.health.Status()
+	if p.closed {
+		return st
+	}
+	if err := errors.Join(p.ledger.look(p.owners, p.marks), p.visit()); err != nil {
+		p.opts.Logger.Error(err, "Reading counters")
+	}
+	byID := map[string]served{}
+	for _, vs := range p.wanted {
+		byID[vs.ID] = vs
+	}
+	for i := range st.VirtualServers {
+		s := &st.VirtualServers[i]
+		if fault := p.faults[s.ID]; fault != "" {
+			s.State, s.Reason = dataplane.StateDown, fault
+			s.Listeners = []dataplane.ListenerStatus{{Error: fault}}
+			continue
+		}
+		vs, ok := byID[s.ID]
+		if !ok || vs.userSpace {
+			continue
+		}
+		for _, port := range vs.Ports {
+			l := dataplane.ListenerStatus{Port: port.Listen}
+			if p.failed != nil && p.owners[serviceOf(vs.VirtualServer, port)].virtualServer != vs.ID {
+				s.State, s.Reason = dataplane.StateDown, p.failed.Error()
+				l.Error = s.Reason
+			}
+			s.Listeners = append(s.Listeners, l)
+		}
+		add(&s.Counters, p.ledger.virtualServers[s.ID])
+	}
+	for i := range st.Pools {
+		s := &st.Pools[i]
+		add(&s.Counters, p.ledger.pools[s.ID])
+		for j := range s.Members {
+			m := &s.Members[j]
+			add(&m.Counters, p.ledger.members[s.ID][netip.AddrPortFrom(m.Address, m.Port)])
+		}
+	}
+	return st
+}
+
+func add(to *dataplane.Counters, more *dataplane.Counters) {
+	if more == nil {
+		return
+	}
+	to.CurrentConnections += more.CurrentConnections
+	to.MaxConnections += more.MaxConnections
+	to.TotalConnections += more.TotalConnections
+	to.RefusedConnections += more.RefusedConnections
+	to.BytesIn += more.BytesIn
+	to.BytesOut += more.BytesOut
+}
+
+// Close cuts all connections, and removes the tables and the addresses.
+func (p *Plane) Close() {
+	p.cancel()
+	p.running.Wait()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	p.closed = true
+	p.health.Close()
+	t := &transaction{}
+	var errs []error
+	for _, f := range families() {
+		t.table(f) // so that it is no error when somebody has deleted it
+		t.noTable(f)
+	}
+	errs = append(errs, t.commit(), p.addresses.releaseBut(nil))
+	for _, f := range families() {
+		errs = append(errs, connections(f, func(connection) bool { return false }))
+	}
+	if err := errors.Join(errs...); err != nil {
+		p.opts.Logger.Error(err, "Cleaning up")
+	}
+}
