@@ -159,17 +159,26 @@ func checkNode(n *corev1.Node) error {
 	return nil
 }
 
+// LeaderIdentity is who holds the controller's lease: each start of a replica is somebody else.
+func (c *Cluster) LeaderIdentity(ctx context.Context) (string, error) {
+	held, err := c.Client.CoordinationV1().Leases(metav1.NamespaceSystem).Get(ctx, lease, metav1.GetOptions{})
+	if err != nil {
+		return "", err
+	}
+	if held.Spec.HolderIdentity == nil || *held.Spec.HolderIdentity == "" {
+		return "", errors.New("the controller has no leader")
+	}
+	return *held.Spec.HolderIdentity, nil
+}
+
 // Leader is the Pod of the controller that holds the lease.
 func (c *Cluster) Leader(ctx context.Context) (*corev1.Pod, error) {
-	held, err := c.Client.CoordinationV1().Leases(metav1.NamespaceSystem).Get(ctx, lease, metav1.GetOptions{})
+	identity, err := c.LeaderIdentity(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if held.Spec.HolderIdentity == nil || *held.Spec.HolderIdentity == "" {
-		return nil, errors.New("the controller has no leader")
-	}
 	// Pods of the host's network have its name.
-	node, _, _ := strings.Cut(*held.Spec.HolderIdentity, "_")
+	node, _, _ := strings.Cut(identity, "_")
 	list, err := c.Client.CoreV1().Pods(metav1.NamespaceSystem).List(ctx, metav1.ListOptions{
 		LabelSelector: "app.kubernetes.io/name=" + deployment, FieldSelector: "spec.nodeName=" + node,
 	})
@@ -185,7 +194,7 @@ func (c *Cluster) Leader(ctx context.Context) (*corev1.Pod, error) {
 }
 
 // KillLeader kills the leading controller's process, as a crash does, and returns its Pod, which the kubelet starts
-// again. The other replica takes over when the lease runs out.
+// again. One of the replicas leads when the lease has run out, with another identity.
 func (c *Cluster) KillLeader(ctx context.Context) (*corev1.Pod, error) {
 	pod, err := c.Leader(ctx)
 	if err != nil {
