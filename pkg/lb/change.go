@@ -50,6 +50,9 @@ func changeOf(s slot) change {
 	if have.Affinity != want.Affinity {
 		differs("affinity %v", want.Affinity)
 	}
+	if !have.Sources.Equal(want.Sources) {
+		differs("%s", want.Sources)
+	}
 	if have.Class != want.Class {
 		differs("class %s", want.Class)
 	}

@@ -44,7 +44,7 @@ func Desired(svc *corev1.Service, class config.Class) (Frontend, error) {
 	f.Pool = pool(svc, class, &bad)
 	f.Affinity = affinity(svc, &bad)
 	f.Asked = asked(svc, f.Families, &bad)
-	checkSourceRanges(svc, f.Families, &bad)
+	f.Sources = sources(svc, f.Families, &bad)
 	return f, bad.error()
 }
 
@@ -213,37 +213,6 @@ func published(svc *corev1.Service) []netip.Addr {
 		}
 	}
 	return out
-}
-
-// checkSourceRanges refuses Services that only some clients may reach: a virtual server would let everybody in, and
-// kube-proxy does not filter what comes to a node port.
-func checkSourceRanges(svc *corev1.Service, families []nsx.Family, bad *faults) {
-	where, ranges := "spec.loadBalancerSourceRanges", svc.Spec.LoadBalancerSourceRanges
-	if value := svc.Annotations[corev1.AnnotationLoadBalancerSourceRangesKey]; len(ranges) == 0 && strings.TrimSpace(value) != "" {
-		where, ranges = "annotation "+corev1.AnnotationLoadBalancerSourceRangesKey, strings.Split(value, ",")
-	}
-	if len(ranges) == 0 {
-		return
-	}
-	restricted, everybody := map[nsx.Family]bool{}, map[nsx.Family]bool{}
-	for _, s := range ranges {
-		p, err := netip.ParsePrefix(strings.TrimSpace(s))
-		if err != nil {
-			bad.add("%s: %q is no IP range such as 192.0.2.0/24", where, s)
-			continue
-		}
-		restricted[nsx.FamilyOf(p.Addr())] = true
-		if p.Bits() == 0 {
-			everybody[nsx.FamilyOf(p.Addr())] = true
-		}
-	}
-	for _, f := range families {
-		if everybody[f] || (!restricted[f] && len(everybody) > 0) {
-			continue
-		}
-		bad.add("%s would let only some %s clients in, which is not supported: remove it, or restrict clients on the way to the "+
-			"address and allow all here (0.0.0.0/0, ::/0)", where, f)
-	}
 }
 
 // unknownAnnotations says which annotations look like ours and are not.

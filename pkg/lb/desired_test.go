@@ -54,16 +54,13 @@ func TestBadServices(t *testing.T) {
 		{name: "an affinity of no time", spec: `{"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 0}}}`,
 			want: "spec.sessionAffinityConfig.clientIP.timeoutSeconds: 0 is not a number above 0"},
 		{name: "an unknown family", spec: `{"ipFamilies": ["IPv5", "IPv4"]}`, want: `spec.ipFamilies: "IPv5" is no IP family`},
-		{name: "source ranges", spec: `{"loadBalancerSourceRanges": ["192.0.2.0/24", "198.51.100.0/24"]}`,
-			want: "spec.loadBalancerSourceRanges would let only some IPv4 clients in, which is not supported: remove it, or restrict clients on " +
-				"the way to the address and allow all here (0.0.0.0/0, ::/0)"},
-		{name: "source ranges in the annotation of old", annotations: `{"service.beta.kubernetes.io/load-balancer-source-ranges": "192.0.2.0/24, here"}`,
-			want: `annotation service.beta.kubernetes.io/load-balancer-source-ranges: " here" is no IP range such as 192.0.2.0/24; ` +
-				"annotation service.beta.kubernetes.io/load-balancer-source-ranges would let only some IPv4 clients in, which is not supported: " +
-				"remove it, or restrict clients on the way to the address and allow all here (0.0.0.0/0, ::/0)"},
-		{name: "source ranges that are open in the other family alone", spec: `{"ipFamilies": ["IPv4", "IPv6"], "loadBalancerSourceRanges": ["192.0.2.0/24", "::/0"]}`,
-			want: "spec.loadBalancerSourceRanges would let only some IPv4 clients in, which is not supported: remove it, or restrict clients on " +
-				"the way to the address and allow all here (0.0.0.0/0, ::/0)"},
+		{name: "source ranges that are none", spec: `{"loadBalancerSourceRanges": ["192.0.2.0/24", "192.0.2.1", ""]}`,
+			want: `spec.loadBalancerSourceRanges: "192.0.2.1" is no IP range such as 192.0.2.0/24; ` +
+				`spec.loadBalancerSourceRanges: "" is no IP range such as 192.0.2.0/24`},
+		{name: "source ranges in the annotation of old that are none", annotations: `{"service.beta.kubernetes.io/load-balancer-source-ranges": "192.0.2.0/24, here"}`,
+			want: `annotation service.beta.kubernetes.io/load-balancer-source-ranges: " here" is no IP range such as 192.0.2.0/24`},
+		{name: "too many source ranges", spec: `{"loadBalancerSourceRanges": [` + everyOther(4001) + `]}`,
+			want: "spec.loadBalancerSourceRanges has 4001 IPv4 ranges that cannot be merged, and NSX takes 4000: name larger ones"},
 		{name: "several faults", annotations: `{"loadbalancer.nsxt.io/ip-addresses": "x"}`, spec: `{"ports": null, "sessionAffinity": "x"}`,
 			want: `it has no ports; spec.sessionAffinity: "x" is neither None nor ClientIP; annotation loadbalancer.nsxt.io/ip-addresses: "x" is no ` +
 				"IP address; give one, or one of each family separated by a comma"},
@@ -125,29 +122,12 @@ func TestClassOf(t *testing.T) {
 	}
 }
 
-// What lets everybody in is no restriction.
-func TestOpenSourceRanges(t *testing.T) {
-	for _, ranges := range []string{
-		`["0.0.0.0/0"]`, `["192.0.2.0/24", "0.0.0.0/0"]`, `["0.0.0.0/0", "::/0"]`, `[]`,
-	} {
-		svc := toService(t, map[string]any{})
-		setUp := `{"metadata": {"uid": "u"}, "spec": {"type": "LoadBalancer", "ipFamilies": ["IPv4", "IPv6"],
-			"ports": [{"port": 80, "nodePort": 30080}], "loadBalancerSourceRanges": ` + ranges + `}}`
-		if err := json.Unmarshal([]byte(setUp), svc); err != nil {
-			t.Fatal(err)
-		}
-		if _, err := Desired(svc, testClass()); err != nil {
-			t.Errorf("%s: %v", ranges, err)
-		}
-	}
-}
-
 // Whatever a Service says, it is served or refused with a reason, and what is served is sane.
 func FuzzDesired(f *testing.F) {
 	f.Add([]byte(`{"metadata": {"uid": "u"}, "spec": {"type": "LoadBalancer", "ports": [{"port": 80, "nodePort": 30080}]}}`))
 	f.Add([]byte(`{"metadata": {"uid": "u", "annotations": {"loadbalancer.nsxt.io/ip-addresses": "::1,1.2.3.4", "loadbalancer.nsxt.io/x": ""}},
 		"spec": {"type": "LoadBalancer", "ipFamilies": ["IPv6", "IPv4"], "ipFamilyPolicy": "PreferDualStack", "externalTrafficPolicy": "Local",
-		"healthCheckNodePort": 32000, "sessionAffinity": "ClientIP", "loadBalancerSourceRanges": ["0.0.0.0/0"],
+		"healthCheckNodePort": 32000, "sessionAffinity": "ClientIP", "loadBalancerSourceRanges": ["10.0.0.0/08", "10.1.2.3/9", "2001:db8::/32"],
 		"ports": [{"port": 80, "nodePort": 30080, "protocol": "UDP"}, {"port": -1, "nodePort": 99999}]},
 		"status": {"loadBalancer": {"ingress": [{"ip": "1.2.3.4"}, {"hostname": "x"}]}}}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {
@@ -175,6 +155,11 @@ func FuzzDesired(f *testing.F) {
 		plan, err := Diff(want, n.inv.Observe(want.Owner), n.inv, testCluster)
 		if err == nil {
 			err = n.apply(plan, new(strings.Builder))
+		}
+		for _, v := range n.inv.Observe(want.Owner).VirtualServers {
+			if !v.Sources.Equal(want.Sources[v.Family()]) {
+				t.Errorf("%v lets in %v", v, v.Sources)
+			}
 		}
 		if again, _ := Diff(want, n.inv.Observe(want.Owner), n.inv, testCluster); err == nil && len(again.Intents) > 0 {
 			t.Errorf("%v\nnot done by\n%v\nleft:\n%v", want, plan, again)

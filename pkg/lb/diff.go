@@ -70,6 +70,7 @@ func diff(want Frontend, have nsx.Observed, inv *nsx.Inventory, cluster string, 
 	}
 	var failed several
 	for _, f := range d.families() {
+		d.admissible(f)
 		failed.add(d.family(f))
 	}
 	if err := d.bad.error(); err != nil {

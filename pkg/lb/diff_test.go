@@ -39,6 +39,8 @@ type world struct {
 	// must are what a Service that is being synced must go on to serve.
 	syncing nsx.Owner
 	must    []string
+	// sources are the clients that it is to let in.
+	sources map[nsx.Family]nsx.Sources
 }
 
 func newWorld(t *rapid.T) *world {
@@ -51,6 +53,9 @@ func newWorld(t *rapid.T) *world {
 	w.addLBService("lb-2", 0)
 	w.fault = func(call, on string) error {
 		w.checkServed(call + " " + on)
+		if call == "attach" {
+			w.checkSources(on)
+		}
 		if w.untilFault--; w.untilFault == -1 {
 			return errFault
 		}
@@ -91,6 +96,15 @@ func (w *world) checkServed(before string) {
 	}
 }
 
+// checkSources: a virtual server lets in those that it is to let in, and nobody else, before it carries traffic.
+func (w *world) checkSources(id string) {
+	for _, v := range w.inv.Observe(w.syncing).VirtualServers {
+		if v.ID == id && !v.Sources.Equal(w.sources[v.Family()]) {
+			w.t.Fatalf("%v: attaching %v, which lets in %v, want %v", w.syncing, v, v.Sources, w.sources[v.Family()])
+		}
+	}
+}
+
 func (w *world) editPorts(svc *corev1.Service) {
 	svc.Spec.Ports = nil
 	n := rapid.SampledFrom([]int{2, 5, 40}).Draw(w.t, "port range")
@@ -118,6 +132,12 @@ func (w *world) editPolicy(svc *corev1.Service) {
 		svc.Spec.HealthCheckNodePort = rapid.Int32Range(32000, 32002).Draw(w.t, "health check")
 	}
 	svc.Spec.SessionAffinity = rapid.SampledFrom([]corev1.ServiceAffinity{"None", "ClientIP"}).Draw(w.t, "affinity")
+}
+
+func (w *world) editSources(svc *corev1.Service) {
+	svc.Spec.LoadBalancerSourceRanges = rapid.SampledFrom([][]string{
+		nil, {"0.0.0.0/0"}, {"192.0.2.0/24", "2001:db8:1::/48"}, {"2001:db8:1::/48", "192.0.2.128/25", "192.0.2.0/25"}, {"198.51.100.0/24", "::/0"},
+	}).Draw(w.t, "source ranges")
 }
 
 func (w *world) askAddress(svc *corev1.Service) {
@@ -164,7 +184,7 @@ func (w *world) meddle() {
 		}
 	}
 	allocated := slices.Contains(w.inv.Allocations(pool.ID), a)
-	switch what := rapid.SampledFrom([]string{"allocate", "allocate unseen", "release", "carry", "detach", "go"}).Draw(w.t, "meddling"); {
+	switch what := rapid.SampledFrom([]string{"allocate", "allocate unseen", "release", "carry", "detach", "open", "admit", "go"}).Draw(w.t, "meddling"); {
 	case what == "release" && allocated:
 		w.inv.SetReleased(pool.ID, a)
 		delete(w.foreign, a)
@@ -174,6 +194,14 @@ func (w *world) meddle() {
 				w.mishap(r.Owner, mishap{Detach: id})
 			}
 		}
+	case what == "open":
+		for _, id := range w.inv.Carriers(a) {
+			if r, _ := w.inv.VirtualServer(id); r.Owner.UID != "" {
+				w.mishap(r.Owner, mishap{Open: id})
+			}
+		}
+	case what == "admit":
+		w.mishap(nsx.Owner{}, mishap{Admit: "10.99.0.0/16"})
 	case what == "go":
 		for _, id := range w.inv.Carriers(a) {
 			if r, _ := w.inv.VirtualServer(id); r.Owner.UID == "" {
@@ -212,7 +240,7 @@ func (w *world) syncOnce(svc *corev1.Service) (Plan, error) {
 	defer func() { w.must = nil }()
 	var plan Plan
 	for range 20 {
-		w.syncing, w.must = want.Owner, nil
+		w.syncing, w.must, w.sources = want.Owner, nil, want.Sources
 		for _, s := range w.served(want.Owner) {
 			for _, l := range want.Listeners {
 				for _, p := range l.Ports {
@@ -258,6 +286,11 @@ func (w *world) sync(svc *corev1.Service) {
 	have := w.inv.Observe(want.Owner)
 	if again, err := Diff(want, have, w.inv, testCluster); err != nil || len(again.Intents) > 0 {
 		w.t.Fatalf("%v\nhas not settled: %v\n%v", want, err, again)
+	}
+	for _, v := range have.VirtualServers {
+		if !v.Sources.Equal(want.Sources[v.Family()]) {
+			w.t.Fatalf("%v: %v lets in %v, want %v", want.Owner, v, v.Sources, want.Sources[v.Family()])
+		}
 	}
 	status := statusOf(svc, have)
 	for _, in := range status.Ingress {
@@ -314,6 +347,8 @@ func TestDiffInAnyWorld(t *testing.T) {
 			"ports":    func(*rapid.T) { w.editPorts(pick()) },
 			"families": func(*rapid.T) { w.editFamilies(pick()) },
 			"policy":   func(*rapid.T) { w.editPolicy(pick()) },
+			"sources":  func(*rapid.T) { w.editSources(pick()) },
+			"tidy":     func(*rapid.T) { _ = w.Tidy(context.Background()) }, // a fault may end it
 			"ask":      func(*rapid.T) { w.askAddress(pick()) },
 			"class":    func(*rapid.T) { w.editClass() },
 			"meddle":   func(*rapid.T) { w.meddle() },

@@ -25,7 +25,7 @@ type fakeNSX struct {
 
 	mu sync.Mutex
 	// fault is asked before each call: "create", "write", "allocate", "attach", "detach", "release", "delete", "pool",
-	// "monitor", "nodes", "load", "refresh" and "settle", with the object's id or address.
+	// "monitor", "sources", "nodes", "load", "refresh" and "settle", with the object's id or address.
 	fault func(call, on string) error
 	// foreign are allocations of somebody else, by address.
 	foreign map[netip.Addr]bool
@@ -47,6 +47,7 @@ func newFakeNSX(t reporter) *fakeNSX {
 
 func emptyInventory() *nsx.Inventory {
 	inv := nsx.NewInventory()
+	inv.SetVersion(nsx.Version{Major: 3, Minor: 2})
 	inv.SetProfiles(map[string]string{
 		"default-tcp-lb-app-profile": "profile-tcp", "profile-tcp": "profile-tcp",
 		"default-udp-lb-app-profile": "profile-udp", "profile-udp": "profile-udp",
@@ -142,12 +143,12 @@ func (n *fakeNSX) SetNodes(_ context.Context, nodes []nsx.Node) error {
 	return nil
 }
 
-// Tidy deletes shared pools and monitors that nothing uses.
 func (n *fakeNSX) Reclaim(_ context.Context, pool string, a netip.Addr) error {
 	n.inv.SetReleased(pool, a)
 	return nil
 }
 
+// Tidy deletes shared pools, monitors and groups of clients that nothing uses.
 func (n *fakeNSX) Tidy(context.Context) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -170,6 +171,16 @@ func (n *fakeNSX) Tidy(context.Context) error {
 			return err
 		}
 		n.inv.DeleteMonitor(m.ID)
+	}
+	for _, g := range n.inv.SourceGroups() {
+		if n.inv.SourceUsers(g.ID) > 0 {
+			continue
+		}
+		if err := n.call("delete", g.ID); err != nil {
+			return err
+		}
+		n.inv.DeleteSourceGroup(g.ID)
+		n.inv.DeleteSourceSet(g.SetID)
 	}
 	return nil
 }
@@ -244,6 +255,10 @@ func (n *fakeNSX) write(o nsx.Owner, v nsx.VirtualServer) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	group, err := n.sources(v.Sources)
+	if err != nil {
+		return "", err
+	}
 	call := "write"
 	if v.ID == "" {
 		call = "create"
@@ -260,9 +275,38 @@ func (n *fakeNSX) write(o nsx.Owner, v nsx.VirtualServer) (string, error) {
 	if err := n.call(call, v.ID); err != nil {
 		return "", err
 	}
-	v.LBService, v.Pool = "", nsx.Pool{}
-	n.inv.PutVirtualServer(nsx.VirtualServerRecord{Owner: o, VirtualServer: v, PoolID: pool})
+	v.LBService, v.Pool, v.Sources = "", nsx.Pool{}, nsx.Sources{}
+	n.inv.PutVirtualServer(nsx.VirtualServerRecord{Owner: o, VirtualServer: v, PoolID: pool, AccessGroup: group})
 	return v.ID, nil
+}
+
+// sources finds or makes the group of the clients that are let in, and makes it hold them.
+func (n *fakeNSX) sources(s nsx.Sources) (string, error) {
+	if !s.Restricted {
+		return "", nil
+	}
+	if !n.inv.Version().AccessLists() || len(s.Ranges) == 0 || len(s.Ranges) > nsx.MaxRanges {
+		n.t.Errorf("NSX %v has no access list of %v", n.inv.Version(), s)
+	}
+	var id string
+	for _, g := range n.inv.SourceGroups() {
+		if g.Key == s.Key() {
+			id = g.ID
+			break
+		}
+	}
+	if set, ok := n.inv.SourceSet(id); ok && set.Sources.Equal(s) {
+		return id, nil
+	}
+	if id == "" {
+		id = n.newID("clients")
+	}
+	if err := n.call("sources", id); err != nil {
+		return "", err
+	}
+	n.inv.PutSourceSet(nsx.SourceSetRecord{ID: id, Key: s.Key(), Sources: s})
+	n.inv.PutSourceGroup(nsx.SourceGroupRecord{ID: id, Key: s.Key(), SetID: id})
+	return id, nil
 }
 
 func (n *fakeNSX) claim(o nsx.Owner, id string) error {
@@ -447,6 +491,7 @@ func (n *fakeNSX) restart() {
 	l := nsx.Listing{
 		VirtualServers: map[string]nsx.VirtualServerRecord{}, Pools: map[string]nsx.PoolRecord{}, Monitors: map[string]nsx.MonitorRecord{},
 		LBServices: map[string]nsx.LBServiceRecord{}, IPPools: map[string]nsx.IPPool{}, Allocations: map[string][]netip.Addr{},
+		SourceGroups: map[string]nsx.SourceGroupRecord{}, SourceSets: map[string]nsx.SourceSetRecord{},
 	}
 	for _, p := range old.IPPools() {
 		l.IPPools[p.ID] = p
@@ -478,6 +523,11 @@ func (n *fakeNSX) restart() {
 	for _, s := range old.LBServices() {
 		l.LBServices[s.ID] = s
 	}
+	for _, g := range old.SourceGroups() {
+		l.SourceGroups[g.ID] = g
+		l.SourceSets[g.ID], _ = old.SourceSet(g.ID)
+	}
 	n.inv = emptyInventory()
+	n.inv.SetVersion(old.Version())
 	n.inv.Merge(n.inv.Begin(), l, true)
 }

@@ -26,6 +26,8 @@ type Frontend struct {
 	Pool nsx.Pool
 	// Affinity is how long a client sticks to a node; 0 for none.
 	Affinity time.Duration
+	// Sources are the clients that are let in, by family; the zero Sources where everybody is.
+	Sources map[nsx.Family]nsx.Sources
 	// LBServices are the keys of the load-balancer services to choose from, the preferred one first.
 	LBServices []string
 	// IPPools are the names of the IP pools to choose from, the preferred one first.
@@ -84,6 +86,11 @@ func (f Frontend) String() string {
 	}
 	if f.Affinity != 0 {
 		fmt.Fprintf(&b, "  affinity %v\n", f.Affinity)
+	}
+	for _, family := range f.Families {
+		if s := f.Sources[family]; s.Restricted {
+			fmt.Fprintf(&b, "  %s %s\n", family, s)
+		}
 	}
 	if len(f.Asked) > 0 {
 		fmt.Fprintf(&b, "  asks for %s\n", joined(f.Asked, ", "))

@@ -42,6 +42,8 @@ type scenario struct {
 		ID       string
 		Capacity int
 	}
+	// Version of NSX; 3.2 by default.
+	Version string
 	// Tier1Gateways in which NSX lets load-balancer services be made.
 	Tier1Gateways []string
 	Service       map[string]any
@@ -79,6 +81,12 @@ type mishap struct {
 	Copy, As, At, In string
 	// Full load-balancer service: without room from now on.
 	Full string
+	// Open a virtual server of ours: its access list is gone.
+	Open string
+	// Admit a range of clients: all groups of clients hold it besides.
+	Admit string
+	// Version that NSX is upgraded to.
+	Version string
 }
 
 func testClass() config.Class {
@@ -173,6 +181,17 @@ func (n *fakeNSX) mishap(o nsx.Owner, m mishap) {
 			s.VirtualServers = append(slices.Clone(s.VirtualServers), m.As)
 			n.inv.PutLBService(s)
 		}
+	case m.Open != "":
+		r, _ := n.inv.VirtualServer(m.Open)
+		r.AccessGroup = ""
+		n.inv.PutVirtualServer(r)
+	case m.Admit != "":
+		for _, set := range n.inv.SourceSets() {
+			set.Sources.Ranges = append(slices.Clone(set.Sources.Ranges), netip.MustParsePrefix(m.Admit))
+			n.inv.PutSourceSet(set)
+		}
+	case m.Version != "":
+		n.setVersion(m.Version)
 	case m.Full != "":
 		s, _ := n.inv.LBService(m.Full)
 		s.VirtualServers = slices.Clone(s.VirtualServers)
@@ -181,6 +200,14 @@ func (n *fakeNSX) mishap(o nsx.Owner, m mishap) {
 		}
 		n.inv.PutLBService(s)
 	}
+}
+
+func (n *fakeNSX) setVersion(text string) {
+	v, err := nsx.ParseVersion(text)
+	if err != nil {
+		n.t.Fatalf("%v", err)
+	}
+	n.inv.SetVersion(v)
 }
 
 func TestScenarios(t *testing.T) {
@@ -233,6 +260,9 @@ func (s scenario) play(t *testing.T) string {
 	}
 	if s.LBServices == nil {
 		n.addLBService("lb-1", 0)
+	}
+	if s.Version != "" {
+		n.setVersion(s.Version)
 	}
 	for _, id := range s.Tier1Gateways {
 		n.inv.SetRoom(nsx.LBServiceRoom{Key: nsx.TierKey(id, "SMALL"), Free: 2})

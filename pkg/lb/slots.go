@@ -49,6 +49,7 @@ func (d *differ) slots(f nsx.Family, h home, present []nsx.ObservedVirtualServer
 			Class:              d.want.Class,
 			ApplicationProfile: profile,
 			Affinity:           d.want.Affinity,
+			Sources:            d.want.Sources[f],
 			Pool:               d.want.PoolOf(f),
 		}
 		kept, fresh := distribute(l.Ports, held)

@@ -64,7 +64,11 @@ func (c Collect) Service() Owner { return c.Owner }
 func (p Publish) String() string {
 	var b strings.Builder
 	for _, v := range p.VirtualServers {
-		fmt.Fprintf(&b, "publish %s: %s in %s, class %s, %s\n", p.Owner, v, v.LBService, v.Class, v.Pool)
+		fmt.Fprintf(&b, "publish %s: %s in %s, class %s, %s", p.Owner, v, v.LBService, v.Class, v.Pool)
+		if v.Sources.Restricted {
+			fmt.Fprintf(&b, ", %s", v.Sources)
+		}
+		b.WriteByte('\n')
 	}
 	return b.String()
 }

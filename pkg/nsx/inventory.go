@@ -8,13 +8,18 @@ import (
 	"time"
 )
 
-// VirtualServerRecord is a virtual server in the inventory: ours with its document, anybody else's with its address alone.
+// VirtualServerRecord is a virtual server in the inventory: ours with its document, anybody else's with its address and the
+// group of its access list alone.
 type VirtualServerRecord struct {
 	// Owner is zero for a virtual server that is not ours.
 	Owner Owner
-	// VirtualServer but for LBService and Pool, which follow from the other records.
+	// VirtualServer but for LBService, Pool and Sources, which follow from the other records.
 	VirtualServer VirtualServer
 	PoolID        string
+	// AccessGroup is the group that its access list names, anybody's; empty when it has none.
+	AccessGroup string
+	// AccessEdited: the access list does not do what we write, to let in the clients of the group and nobody else.
+	AccessEdited bool
 	// Doc is the backend's document, opaque to everybody else; nil for foreign virtual servers.
 	Doc []byte
 }
@@ -41,6 +46,26 @@ type MonitorRecord struct {
 	Doc     []byte
 }
 
+// SourceGroupRecord is a group of clients that the controller made, for the access lists of virtual servers.
+type SourceGroupRecord struct {
+	ID string
+	// Key is the Sources.Key that it was made for.
+	Key string
+	// SetID is the address set that it consists of; empty when it was made to consist of something else.
+	SetID string
+	Doc   []byte
+}
+
+// SourceSetRecord is the address set behind a SourceGroupRecord.
+type SourceSetRecord struct {
+	ID string
+	// Key is the Sources.Key that it was made for.
+	Key string
+	// Sources as they are in NSX.
+	Sources Sources
+	Doc     []byte
+}
+
 // LBServiceRecord is a load-balancer service that the cluster uses.
 type LBServiceRecord struct {
 	ID string
@@ -64,6 +89,8 @@ type Listing struct {
 	Pools          map[string]PoolRecord
 	Monitors       map[string]MonitorRecord
 	LBServices     map[string]LBServiceRecord
+	SourceGroups   map[string]SourceGroupRecord
+	SourceSets     map[string]SourceSetRecord
 	IPPools        map[string]IPPool
 	// Allocations by IP pool id.
 	Allocations map[string][]netip.Addr
@@ -81,6 +108,8 @@ type Inventory struct {
 	pools          table[PoolRecord]
 	monitors       table[MonitorRecord]
 	lbServices     table[LBServiceRecord]
+	sourceGroups   table[SourceGroupRecord]
+	sourceSets     table[SourceSetRecord]
 	ipPools        map[string]IPPool
 	// allocations by IP pool: the value tells whether our own ALLOCATE made it, as far as this process knows.
 	allocations map[string]*table[bool]
@@ -94,12 +123,15 @@ type Inventory struct {
 	promised map[string]map[string]int
 	// profiles are the ids of application profiles by id and by display name.
 	profiles map[string]string
+	version  Version
 
 	// Indexes, kept with the tables.
 	services  map[string]*serviceIndex
 	addresses map[netip.Addr]*addressUse
 	attached  map[string]string // virtual server id -> LB service id
 	poolUsers map[string]map[string]bool
+	// sourceUsers counts the virtual servers, anybody's, whose access list names a group.
+	sourceUsers map[string]int
 	// sharedPools and sharedMonitors are the ids of those that the cluster shares, affinities how many of our virtual
 	// servers have each.
 	sharedPools, sharedMonitors map[string]bool
@@ -119,6 +151,8 @@ func NewInventory() *Inventory {
 		pools:          newTable[PoolRecord](),
 		monitors:       newTable[MonitorRecord](),
 		lbServices:     newTable[LBServiceRecord](),
+		sourceGroups:   newTable[SourceGroupRecord](),
+		sourceSets:     newTable[SourceSetRecord](),
 		ipPools:        map[string]IPPool{},
 		allocations:    map[string]*table[bool]{},
 		refused:        map[string]netip.Addr{},
@@ -162,6 +196,12 @@ func (inv *Inventory) Merge(m Mark, l Listing, complete bool) {
 	if l.LBServices != nil {
 		inv.lbServices.merge(seq, l.LBServices)
 	}
+	if l.SourceGroups != nil {
+		inv.sourceGroups.merge(seq, l.SourceGroups)
+	}
+	if l.SourceSets != nil {
+		inv.sourceSets.merge(seq, l.SourceSets)
+	}
 	if l.IPPools != nil {
 		inv.ipPools = maps.Clone(l.IPPools)
 	}
@@ -200,6 +240,7 @@ func (inv *Inventory) reindex() {
 	inv.addresses = map[netip.Addr]*addressUse{}
 	inv.attached = map[string]string{}
 	inv.poolUsers = map[string]map[string]bool{}
+	inv.sourceUsers = map[string]int{}
 	inv.sharedPools, inv.sharedMonitors = map[string]bool{}, map[string]bool{}
 	inv.affinities = map[time.Duration]int{}
 	for id, r := range inv.virtualServers.rows {
@@ -249,6 +290,9 @@ func (inv *Inventory) indexVirtualServer(id string, r VirtualServerRecord) {
 		inv.addresses[a] = &addressUse{}
 	}
 	inv.addresses[a].add(id)
+	if r.AccessGroup != "" {
+		inv.sourceUsers[r.AccessGroup]++
+	}
 	if r.Owner.UID == "" {
 		return
 	}
@@ -273,6 +317,9 @@ func (inv *Inventory) unindexVirtualServer(id string) {
 		if len(u.carriers) == 0 {
 			delete(inv.addresses, a)
 		}
+	}
+	if inv.sourceUsers[r.AccessGroup]--; inv.sourceUsers[r.AccessGroup] <= 0 {
+		delete(inv.sourceUsers, r.AccessGroup)
 	}
 	delete(inv.poolUsers[r.PoolID], id)
 	if r.Owner.UID != "" {
@@ -470,6 +517,7 @@ func (inv *Inventory) Observe(o Owner) Observed {
 		if p, ok := inv.pool(r.PoolID); ok {
 			v.Pool, v.MonitorID = p.Pool, p.MonitorID
 		}
+		v.Sources = inv.sources(r)
 		out.VirtualServers = append(out.VirtualServers, v)
 	}
 	slices.SortFunc(out.VirtualServers, byID(func(v ObservedVirtualServer) string { return v.ID }))
@@ -739,6 +787,18 @@ func values[T any](t *table[T], id func(T) string) []T {
 	}
 	slices.SortFunc(out, byID(id))
 	return out
+}
+
+// SetVersion records the release of NSX.
+func (inv *Inventory) SetVersion(v Version) {
+	inv.write(func(uint64) { inv.version = v })
+}
+
+// Version is the release of NSX.
+func (inv *Inventory) Version() Version {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	return inv.version
 }
 
 // SetProfiles records the application profiles that NSX has: ids by id and by display name.

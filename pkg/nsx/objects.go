@@ -160,7 +160,9 @@ type VirtualServer struct {
 	ApplicationProfile string
 	// Affinity is how long a client's address sticks to a node; 0 for none.
 	Affinity time.Duration
-	Pool     Pool
+	// Sources are the clients that are let in.
+	Sources Sources
+	Pool    Pool
 }
 
 // Family of the virtual server's address.
