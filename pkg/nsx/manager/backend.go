@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/singleflight"
 	"k8s.io/utils/clock"
 
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsx"
@@ -48,6 +49,9 @@ type Backend struct {
 	life rwLock
 	// making serialises what creates or rewrites shared objects, so that there is one of each and all have the same nodes.
 	making rwLock
+
+	// sourceMaking makes one pair of group and IP set at a time for each list of clients.
+	sourceMaking singleflight.Group
 
 	// reloading holds one token while the inventory is read anew after a lost answer.
 	reloading   chan struct{}

@@ -100,16 +100,21 @@ func (b *Backend) displayName(o nsx.Owner, parts ...string) string {
 	return s
 }
 
+// needs are the ids of what a virtual server refers to, besides its application profile; empty for none.
+type needs struct{ pool, persistence, sources string }
+
 // virtualServerDoc puts what a virtual server should be onto base, which is empty for a new one.
-func (b *Backend) virtualServerDoc(base document, o nsx.Owner, v nsx.VirtualServer, poolID, persistenceID string) document {
+func (b *Backend) virtualServerDoc(base document, o nsx.Owner, v nsx.VirtualServer, n needs) document {
 	return base.with(func(d document) {
 		ports, nodePorts := make([]string, len(v.Ports)), make([]string, len(v.Ports))
 		for i, p := range v.Ports {
 			ports[i], nodePorts[i] = strconv.Itoa(int(p.Port)), strconv.Itoa(int(p.NodePort))
 		}
-		// NSX mirrors the first port here, and would refuse a stale mirror.
-		delete(d, "port")
-		delete(d, "default_pool_member_port")
+		// NSX mirrors the first port beside the lists, and would refuse a stale mirror.
+		if !slices.Equal(d.strings("ports"), ports) || !slices.Equal(d.strings("default_pool_member_ports"), nodePorts) {
+			delete(d, "port")
+			delete(d, "default_pool_member_port")
+		}
 		d.set("resource_type", "LbVirtualServer")
 		d.set("display_name", b.displayName(o, strings.ToLower(string(v.Protocol))))
 		d.set("tags", mergeTags(d["tags"], b.serviceTags(o,
@@ -120,12 +125,13 @@ func (b *Backend) virtualServerDoc(base document, o nsx.Owner, v nsx.VirtualServ
 		d.set("ports", ports)
 		d.set("default_pool_member_ports", nodePorts)
 		d.set("application_profile_id", v.ApplicationProfile)
-		d.set("pool_id", poolID)
-		if persistenceID == "" {
+		d.set("pool_id", n.pool)
+		if n.persistence == "" {
 			delete(d, "persistence_profile_id")
 		} else {
-			d.set("persistence_profile_id", persistenceID)
+			d.set("persistence_profile_id", n.persistence)
 		}
+		b.setAccessList(d, n.sources)
 	})
 }
 
@@ -141,17 +147,23 @@ func (b *Backend) virtualServerRecord(raw []byte) (nsx.VirtualServerRecord, erro
 		ApplicationProfileID   string   `json:"application_profile_id"`
 		PoolID                 string   `json:"pool_id"`
 		PersistenceProfileID   string   `json:"persistence_profile_id"`
+		AccessListControl      struct {
+			Action  string `json:"action"`
+			Enabled bool   `json:"enabled"`
+			GroupID string `json:"group_id"`
+		} `json:"access_list_control"`
 	}
 	if err := json.Unmarshal(raw, &d); err != nil {
 		return nsx.VirtualServerRecord{}, fmt.Errorf("decoding a virtual server: %w: %w", nsx.ErrUnavailable, err)
 	}
 	addr, _ := netip.ParseAddr(d.IPAddress) // the zero Addr carries nothing
-	r := nsx.VirtualServerRecord{VirtualServer: nsx.VirtualServer{ID: d.ID, Address: addr.Unmap()}}
+	r := nsx.VirtualServerRecord{VirtualServer: nsx.VirtualServer{ID: d.ID, Address: addr.Unmap()}, AccessGroup: d.AccessListControl.GroupID}
 	if !b.ours(d.header) || d.owner().UID == "" {
 		return r, nil
 	}
 	r.Owner = d.owner()
 	r.PoolID = d.PoolID
+	r.AccessEdited = d.AccessListControl.Action != "ALLOW" || !d.AccessListControl.Enabled
 	r.Doc = raw
 	v := &r.VirtualServer
 	v.Protocol = nsx.Protocol(d.IPProtocol)

@@ -1,8 +1,10 @@
 package manager
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"net/url"
@@ -10,6 +12,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"k8s.io/klog/v2"
 
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsx"
 )
@@ -21,6 +24,7 @@ func (b *Backend) Load(ctx context.Context) error {
 		pools, monitors, services, appProfiles, persistence, ipSets, groups, tiers, virtualServers []json.RawMessage
 		ipPools                                                                                    map[string]nsx.IPPool
 		allocations                                                                                map[string][]netip.Addr
+		version                                                                                    nsx.Version
 	)
 	g, gctx := errgroup.WithContext(ctx)
 	list := func(into *[]json.RawMessage, path string, query url.Values) {
@@ -36,6 +40,10 @@ func (b *Backend) Load(ctx context.Context) error {
 	list(&persistence, "/loadbalancer/persistence-profiles", nil)
 	list(&ipSets, "/ip-sets", nil)
 	list(&groups, "/ns-groups", nil)
+	g.Go(func() (err error) {
+		version, err = b.readVersion(gctx)
+		return err
+	})
 	if slices.ContainsFunc(b.opts.LBServices, func(k string) bool { _, _, ok := nsx.ParseTierKey(k); return ok }) {
 		list(&tiers, "/logical-routers", url.Values{"router_type": {"TIER1"}})
 	}
@@ -75,6 +83,18 @@ func (b *Backend) Load(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
+	if l.SourceSets, err = decode(ipSets, func(raw []byte) (string, nsx.SourceSetRecord, bool, error) {
+		r, ok, err := b.sourceSetRecord(raw)
+		return r.ID, r, ok, err
+	}); err != nil {
+		return err
+	}
+	if l.SourceGroups, err = decode(groups, func(raw []byte) (string, nsx.SourceGroupRecord, bool, error) {
+		r, ok, err := b.sourceGroupRecord(raw)
+		return r.ID, r, ok, err
+	}); err != nil {
+		return err
+	}
 	// A pool that only a virtual server's tag still names is gone from the config, but its addresses must be released.
 	if err := b.loadTaggedPools(ctx, &l); err != nil {
 		return err
@@ -86,9 +106,30 @@ func (b *Backend) Load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	b.inv.SetVersion(version)
 	b.inv.SetProfiles(profiles)
 	b.inv.Merge(mark, l, true)
 	return nil
+}
+
+// readVersion asks for the release of NSX. Where the role may not ask, or the answer is none, it is not known.
+func (b *Backend) readVersion(ctx context.Context) (nsx.Version, error) {
+	raw, err := b.api.get(ctx, "/node/version")
+	if isNotFound(err) || errors.Is(err, nsx.ErrUnauthorized) {
+		return nsx.Version{}, nil
+	}
+	if err != nil {
+		return nsx.Version{}, fmt.Errorf("reading the version: %w", err)
+	}
+	d, err := parseDocument(raw)
+	if err != nil {
+		return nsx.Version{}, err
+	}
+	v, err := nsx.ParseVersion(cmp.Or(d.string("node_version"), d.string("product_version")))
+	if err != nil {
+		klog.FromContext(ctx).Error(err, "NSX does not tell its version, so that it is taken for an old one")
+	}
+	return v, nil
 }
 
 // decode makes records by id of raw objects; ok says which to keep.

@@ -111,15 +111,20 @@ func (b *Backend) writeVirtualServer(ctx context.Context, o nsx.Owner, v nsx.Vir
 	if err != nil {
 		return v, fmt.Errorf("virtual server %s of %s: %w", v, o, err)
 	}
+	groupID, err := b.ensureSources(ctx, v.Sources)
+	if err != nil {
+		return v, fmt.Errorf("virtual server %s of %s: %w", v, o, err)
+	}
+	n := needs{poolID, persistenceID, groupID}
 	if v.ID == "" {
-		return b.createVirtualServer(ctx, o, v, poolID, persistenceID)
+		return b.createVirtualServer(ctx, o, v, n)
 	}
 	r, ok := b.inv.VirtualServer(v.ID)
 	if !ok || r.Owner.UID != o.UID {
 		return v, fmt.Errorf("virtual server %s of %s: %w", v, o, nsx.ErrNotFound)
 	}
 	raw, err := b.write(ctx, "/loadbalancer/virtual-servers/"+url.PathEscape(v.ID), r.Doc, func(d document) document {
-		return b.virtualServerDoc(d, o, v, poolID, persistenceID)
+		return b.virtualServerDoc(d, o, v, n)
 	})
 	if isNotFound(err) {
 		b.inv.DeleteVirtualServer(v.ID)
@@ -131,9 +136,9 @@ func (b *Backend) writeVirtualServer(ctx context.Context, o nsx.Owner, v nsx.Vir
 	return v, err
 }
 
-func (b *Backend) createVirtualServer(ctx context.Context, o nsx.Owner, v nsx.VirtualServer, poolID, persistenceID string) (nsx.VirtualServer, error) {
+func (b *Backend) createVirtualServer(ctx context.Context, o nsx.Owner, v nsx.VirtualServer, n needs) (nsx.VirtualServer, error) {
 	raw, err := b.api.do(ctx, http.MethodPost, "/loadbalancer/virtual-servers", nil,
-		b.virtualServerDoc(document{}, o, v, poolID, persistenceID))
+		b.virtualServerDoc(document{}, o, v, n))
 	if err != nil {
 		return v, b.maybeTaken(ctx, v, fmt.Errorf("creating virtual server %s of %s: %w", v, o, err))
 	}

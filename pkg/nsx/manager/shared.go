@@ -203,15 +203,7 @@ func (b *Backend) ensureGroup(ctx context.Context) (string, error) {
 		return group, nil
 	}
 	if set == nil {
-		raw, err := b.api.sdk(ctx, func(ctx context.Context, api *nsxt.APIClient) error {
-			_, _, err := api.GroupingObjectsApi.CreateIPSet(ctx, sdkmanager.IpSet{
-				ResourceType: "IPSet",
-				DisplayName:  b.opts.ClusterName + ".nodes",
-				Tags:         b.sharedTags(sharedAddressSet),
-				IpAddresses:  groupAddresses(b.currentNodes()),
-			})
-			return err
-		})
+		raw, err := b.createIPSet(ctx, b.opts.ClusterName+".nodes", b.sharedTags(sharedAddressSet), groupAddresses(b.currentNodes()))
 		if err != nil {
 			return "", fmt.Errorf("creating the IP set of the node group: %w", err)
 		}
@@ -224,17 +216,7 @@ func (b *Backend) ensureGroup(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	raw, err := b.api.sdk(ctx, func(ctx context.Context, api *nsxt.APIClient) error {
-		_, _, err := api.GroupingObjectsApi.CreateNSGroup(ctx, sdkmanager.NsGroup{
-			ResourceType: "NSGroup",
-			DisplayName:  b.opts.ClusterName + ".nodes",
-			Tags:         b.sharedTags(sharedNodeGroup),
-			Members: []sdkmanager.NsGroupSimpleExpression{{
-				ResourceType: "NSGroupSimpleExpression", TargetType: "IPSet", TargetProperty: "id", Op: "EQUALS", Value: setID,
-			}},
-		})
-		return err
-	})
+	raw, err := b.createGroup(ctx, b.opts.ClusterName+".nodes", b.sharedTags(sharedNodeGroup), setID)
 	if err != nil {
 		return "", fmt.Errorf("creating the node group: %w", err)
 	}
@@ -244,6 +226,33 @@ func (b *Backend) ensureGroup(ctx context.Context) (string, error) {
 	}
 	b.shared.write(func() { b.shared.groupID = id })
 	return id, nil
+}
+
+// createIPSet creates an IP set of addresses, ranges and CIDRs, and gives its document.
+func (b *Backend) createIPSet(ctx context.Context, name string, tags []common.Tag, addresses []string) ([]byte, error) {
+	return b.api.sdk(ctx, func(ctx context.Context, api *nsxt.APIClient) error {
+		_, _, err := api.GroupingObjectsApi.CreateIPSet(ctx, sdkmanager.IpSet{
+			ResourceType: "IPSet", DisplayName: name, Tags: tags, IpAddresses: addresses,
+		})
+		return err
+	})
+}
+
+// createGroup creates a group of what an IP set holds, and gives its document.
+func (b *Backend) createGroup(ctx context.Context, name string, tags []common.Tag, setID string) ([]byte, error) {
+	return b.api.sdk(ctx, func(ctx context.Context, api *nsxt.APIClient) error {
+		_, _, err := api.GroupingObjectsApi.CreateNSGroup(ctx, sdkmanager.NsGroup{
+			ResourceType: "NSGroup", DisplayName: name, Tags: tags, Members: groupMembers(setID),
+		})
+		return err
+	})
+}
+
+// groupMembers are the members of a group that is what an IP set holds.
+func groupMembers(setID string) []sdkmanager.NsGroupSimpleExpression {
+	return []sdkmanager.NsGroupSimpleExpression{{
+		ResourceType: "NSGroupSimpleExpression", TargetType: "IPSet", TargetProperty: "id", Op: "EQUALS", Value: setID,
+	}}
 }
 
 // groupAddresses are the addresses of the nodes in the group, ascending.
@@ -423,7 +432,7 @@ func (b *Backend) Tidy(ctx context.Context) error {
 		}
 		b.inv.DeleteLBService(r.ID)
 	}
-	return nil
+	return b.dropSources(ctx)
 }
 
 // anyUnused is a cheap look for something that Tidy would delete.
@@ -437,6 +446,9 @@ func (b *Backend) anyUnused() bool {
 		if r.Ours && len(r.VirtualServers) == 0 {
 			return true
 		}
+	}
+	if groups, sets := b.unusedSources(); len(groups)+len(sets) > 0 {
+		return true
 	}
 	set, group := b.shared.group()
 	return len(b.unusedMonitors()) > 0 || len(b.unusedPersistence()) > 0 || ((set != nil || group != "") && !b.inv.AnyServicePool())
