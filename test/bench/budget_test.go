@@ -116,6 +116,29 @@ func (b *budget) operations(t *testing.T, w *world, size int) {
 		b.count(w, "delete, "+c.name, c.budget, c.delete, remove(c.svc))
 	}
 
+	// Source ranges: a group and an IP set the first time, which Services with the same ranges share and which are deleted, apart,
+	// once nobody has them.
+	settled := func(f func()) func() {
+		return func() {
+			f()
+			time.Sleep(10 * time.Second)
+		}
+	}
+	listed, same := Service("listed", cluster, "80"), Service("same", cluster, "80")
+	listed.Spec.LoadBalancerSourceRanges = []string{"192.0.2.0/24", "198.51.100.0/24"}
+	same.Spec.LoadBalancerSourceRanges = []string{"198.51.100.0/24", "192.0.2.128/25", "192.0.2.0/25"}
+	b.count(w, "create, 1 port, source ranges", 5, "not honoured", ensure(listed))
+	b.count(w, "create, 1 port, source ranges that another Service has", 3, "-", ensure(same))
+	b.count(w, "no-op, 1 port, source ranges", 0, "-", ensure(listed, same))
+	listed.Spec.LoadBalancerSourceRanges = []string{"203.0.113.0/24"}
+	b.count(w, "source ranges changed, and another Service has the old ones", 3, "-", settled(ensure(listed)))
+	listed.Spec.LoadBalancerSourceRanges = []string{"192.0.2.0/24"}
+	b.count(w, "source ranges changed, and nobody has the old ones", 5, "-", settled(ensure(listed)))
+	listed.Spec.LoadBalancerSourceRanges = nil
+	b.count(w, "source ranges removed", 3, "-", settled(ensure(listed)))
+	b.count(w, "delete, 1 port, source ranges", 5, "-", settled(remove(same)))
+	remove(listed)()
+
 	svc := Service("changed", cluster, "80", "443")
 	ensure(svc)()
 	svc.Spec.Ports[1].Port = 8443
@@ -168,11 +191,11 @@ func (b *budget) operations(t *testing.T, w *world, size int) {
 }
 
 // lists are the calls that read everything of that many Services of one virtual server: a list of each of nine kinds, of
-// which virtual servers and allocations alone may have more than a page here, the allocations of the one IP pool, and the
-// usage of each load-balancer service.
+// which virtual servers and allocations alone may have more than a page here, the allocations of the one IP pool, the usage
+// of each load-balancer service, and the version of NSX.
 func (w *world) lists(services int) int {
 	pages := (services + 999) / 1000
-	return 8 + 2*pages + len(w.nsx.LBNames)
+	return 9 + 2*pages + len(w.nsx.LBNames)
 }
 
 // columns are the numbers by size, one for all if they are the same.

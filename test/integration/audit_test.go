@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -69,6 +70,7 @@ func TestAuditPutsRightWhatSomebodyChanged(t *testing.T) {
 		change func(w *world, svc *corev1.Service)
 		right  func(w *world, svc *corev1.Service) bool
 	}
+	closed := func(w *world, svc *corev1.Service) bool { return w.lets(w.virtualServer(svc)) == sourcesOf(svc) }
 	somebody := func(w *world) nsxsim.Editor { return w.sim.As("somebody") }
 	detach := func(w *world, id string) {
 		_, err := somebody(w).Update(nsxsim.KindLBService, w.lb, func(o nsxsim.Object) {
@@ -112,13 +114,41 @@ func TestAuditPutsRightWhatSomebodyChanged(t *testing.T) {
 		}, func(w *world, svc *corev1.Service) bool {
 			return w.sim.Get(nsxsim.KindPool, w.virtualServer(svc).String("pool_id")).String("algorithm") == "ROUND_ROBIN"
 		}},
+		{"access list taken away", func(w *world, svc *corev1.Service) {
+			_, err := somebody(w).Update(nsxsim.KindVirtualServer, w.virtualServer(svc).ID(), func(o nsxsim.Object) { delete(o, "access_list_control") })
+			w.must(err)
+		}, closed},
+		{"access list switched off", func(w *world, svc *corev1.Service) {
+			_, err := somebody(w).Update(nsxsim.KindVirtualServer, w.virtualServer(svc).ID(), func(o nsxsim.Object) {
+				o["access_list_control"].(map[string]any)["enabled"] = false
+			})
+			w.must(err)
+		}, closed},
+		{"a client let in by hand", func(w *world, svc *corev1.Service) {
+			for _, set := range w.sim.List(nsxsim.KindIPSet) {
+				if set.Tags()[nsx.TagClusterUID] != clusterUID {
+					continue
+				}
+				_, err := somebody(w).Update(nsxsim.KindIPSet, set.ID(), func(o nsxsim.Object) {
+					o["ip_addresses"] = append(o.Strings("ip_addresses"), "10.0.0.0/8")
+				})
+				w.must(err)
+			}
+		}, closed},
+		{"a group of clients emptied", func(w *world, svc *corev1.Service) {
+			group := w.virtualServer(svc)["access_list_control"].(map[string]any)["group_id"].(string)
+			_, err := somebody(w).Update(nsxsim.KindNSGroup, group, func(o nsxsim.Object) { o["members"] = []any{} })
+			w.must(err)
+		}, closed},
 	} {
 		t.Run(e.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, nsxsim.Options{})
 			w.exclusive = false // what somebody else has allocated is none of the audit's business
 			w.start()
-			svc := w.published(service("web", cluster, "80"))
+			svc := service("web", cluster, "80")
+			svc.Spec.LoadBalancerSourceRanges = []string{"192.0.2.0/24", "198.51.100.7/32"}
+			w.published(svc)
 			ip := svc.Status.LoadBalancer.Ingress[0].IP
 			e.change(w, svc)
 			w.audit("it is put right", func() bool { return e.right(w, svc) })
@@ -152,11 +182,44 @@ func TestAuditWritesNothingWhenAllIsRight(t *testing.T) {
 	w.start()
 	w.published(service("web", cluster, "80"))
 	w.published(service("dns", local, "53", "53/UDP"))
+	restricted := service("restricted", cluster, "80")
+	restricted.Spec.LoadBalancerSourceRanges = []string{"198.51.100.128/25", "198.51.100.9/25", "192.0.2.1/32"}
+	w.published(restricted)
 	w.sim.Journal().Reset()
 	w.audits(2)
 	if got := w.sim.Journal().Writes(); len(got) != 0 {
 		t.Errorf("wrote %v", got)
 	}
+}
+
+// TestOneAuditRestoresClientsOfAllServices: Services share the group that somebody edits; it is written once, for all of them.
+func TestOneAuditRestoresClientsOfAllServices(t *testing.T) {
+	w := newWorld(t, nsxsim.Options{})
+	w.exclusive = false
+	w.start()
+	var services []*corev1.Service
+	for _, name := range []string{"a", "b", "c"} {
+		svc := service(name, cluster, "80")
+		svc.Spec.LoadBalancerSourceRanges = []string{"192.0.2.0/24"}
+		services = append(services, w.published(svc))
+	}
+	for _, set := range w.sim.List(nsxsim.KindIPSet) {
+		if set.Tags()[nsx.TagClusterUID] == clusterUID {
+			_, err := w.sim.As("somebody").Update(nsxsim.KindIPSet, set.ID(), func(o nsxsim.Object) { o["ip_addresses"] = []string{"0.0.0.0/0"} })
+			w.must(err)
+		}
+	}
+	w.sim.Journal().Reset()
+	w.audit("the clients are those of before", func() bool { return w.lets(w.virtualServer(services[0])) == "192.0.2.0/24" })
+	w.eventually("an event says so", func() bool { return w.event(lb.ReasonDrift) })
+	if got := w.sim.Journal().Writes(); !maps.Equal(got, map[string]int{"PUT /ip-sets/{id}": 1}) {
+		t.Errorf("wrote %v", got)
+	}
+	w.audits(1)
+	if got := w.sim.Journal().Writes(); len(got) != 0 {
+		t.Errorf("another audit wrote %v", got)
+	}
+	w.check(services...)
 }
 
 // TestAuditRemovesOrphansAtTheSecondSighting: a Service may be on its way into the list when the first audit comes.

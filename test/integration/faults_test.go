@@ -3,11 +3,13 @@ package integration
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsx"
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim"
 )
 
@@ -48,6 +50,11 @@ type operation struct {
 func threePorts() *corev1.Service    { return service("web", cluster, "80", "443", "8080") }
 func bothProtocols() *corev1.Service { return service("web", cluster, "53", "53/UDP") }
 func localPolicy() *corev1.Service   { return service("web", local, "80") }
+func restricted() *corev1.Service {
+	svc := service("web", cluster, "53", "53/UDP")
+	svc.Spec.LoadBalancerSourceRanges = []string{"192.0.2.0/24"}
+	return svc
+}
 
 var operations = []operation{
 	{"create-3-ports", nil, func(svc *corev1.Service) { *svc = *threePorts() }},
@@ -65,6 +72,13 @@ var operations = []operation{
 		svc.Spec.ExternalTrafficPolicy, svc.Spec.HealthCheckNodePort = cluster, 0
 	}},
 	{"affinity", threePorts, func(svc *corev1.Service) { svc.Spec.SessionAffinity = corev1.ServiceAffinityClientIP }},
+	{"create-source-ranges", nil, func(svc *corev1.Service) { *svc = *restricted() }},
+	{"add-source-ranges", bothProtocols, func(svc *corev1.Service) { svc.Spec.LoadBalancerSourceRanges = []string{"192.0.2.0/24"} }},
+	{"change-source-ranges", restricted, func(svc *corev1.Service) {
+		svc.Spec.LoadBalancerSourceRanges = []string{"198.51.100.0/24", "203.0.113.7/32"}
+	}},
+	{"remove-source-ranges", restricted, func(svc *corev1.Service) { svc.Spec.LoadBalancerSourceRanges = nil }},
+	{"delete-source-ranges", restricted, nil},
 	{"delete-3-ports", threePorts, nil},
 	{"delete-tcp-and-udp", bothProtocols, nil},
 	{"delete-local", localPolicy, nil},
@@ -101,6 +115,7 @@ func TestEveryCallFails(t *testing.T) {
 						ip := externalIP(svc)
 						w.strike(f, n)
 						op.run(w, svc)
+						op.checkSources(w, svc)
 						w.recover()
 						op.run(w, svc)
 						if op.change == nil {
@@ -116,6 +131,20 @@ func TestEveryCallFails(t *testing.T) {
 					})
 				}
 			}
+		}
+	}
+}
+
+// checkSources: while the operation is under way, no client gets in who is not let in before it or after it.
+func (o operation) checkSources(w *world, svc *corev1.Service) {
+	w.t.Helper()
+	may := []string{sourcesOf(svc)}
+	if o.before != nil {
+		may = append(may, sourcesOf(o.before()))
+	}
+	for _, vs := range w.sim.List(nsxsim.KindVirtualServer) {
+		if vs.Tags()[nsx.TagServiceUID] == string(svc.UID) && vs.Tags()[nsx.TagClusterUID] == clusterUID && !slices.Contains(may, w.lets(vs)) {
+			w.t.Errorf("virtual server %s lets in %q, want one of %q", vs.ID(), w.lets(vs), may)
 		}
 	}
 }
@@ -159,7 +188,8 @@ func newLife(t *testing.T, others bool) (*world, []*corev1.Service) {
 	w.start()
 	var services []*corev1.Service
 	if others {
-		services = []*corev1.Service{service("other", cluster, "80"), service("other-local", local, "80")}
+		services = []*corev1.Service{service("other", cluster, "80"), service("other-local", local, "80"), service("other-restricted", cluster, "80")}
+		services[2].Spec.LoadBalancerSourceRanges = []string{"192.0.2.0/24"}
 		for _, svc := range services {
 			w.ensure(svc)
 		}

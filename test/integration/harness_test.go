@@ -341,6 +341,10 @@ func (w *world) check(services ...*corev1.Service) {
 			wantPorts[fmt.Sprintf("%s %s %d->%d", ip, p.Protocol, p.Port, p.NodePort)] = true
 		}
 	}
+	letsIn := map[string]string{}
+	for _, svc := range services {
+		letsIn[string(svc.UID)] = sourcesOf(svc)
+	}
 	got := map[string]bool{}
 	for _, a := range w.sim.Allocations(w.pool) {
 		got[a] = true
@@ -359,6 +363,9 @@ func (w *world) check(services ...*corev1.Service) {
 		ours++
 		if !slices.Contains(attached, vs.ID()) {
 			w.t.Errorf("virtual server %s (%s) is not attached", vs.ID(), vs.String("display_name"))
+		}
+		if got, want := w.lets(vs), letsIn[vs.Tags()[nsx.TagServiceUID]]; got != want {
+			w.t.Errorf("virtual server %s lets in %q, want %q", vs.ID(), got, want)
 		}
 		members := vs.Strings("default_pool_member_ports")
 		for i, p := range vs.Strings("ports") {
@@ -392,15 +399,55 @@ func (w *world) check(services ...*corev1.Service) {
 	}
 }
 
+// sourcesOf are the clients that a Service lets in, as its source ranges in normal form; empty for everybody.
+func sourcesOf(svc *corev1.Service) string {
+	return strings.Join(svc.Spec.LoadBalancerSourceRanges, ",")
+}
+
+// lets are the clients that a virtual server lets in, likewise.
+func (w *world) lets(vs nsxsim.Object) string {
+	w.t.Helper()
+	list, ok := vs["access_list_control"].(map[string]any)
+	if !ok {
+		return ""
+	}
+	if list["action"] != "ALLOW" || list["enabled"] != true {
+		return fmt.Sprint(list)
+	}
+	members, _ := w.sim.Get(nsxsim.KindNSGroup, list["group_id"].(string))["members"].([]any)
+	var in []string
+	for _, m := range members {
+		for _, a := range w.sim.Get(nsxsim.KindIPSet, m.(map[string]any)["value"].(string)).Strings("ip_addresses") {
+			if !strings.Contains(a, "/") {
+				a += "/32"
+			}
+			in = append(in, a)
+		}
+	}
+	return strings.Join(in, ",")
+}
+
 // support counts pools, monitors and groups as they should be and as they are.
 func (w *world) support(services []*corev1.Service) (want, got map[nsxsim.Kind]int) {
 	want = map[nsxsim.Kind]int{}
 	shared := false
+	lists := map[string]bool{} // of source ranges: each has a group over an IP set
+	for _, svc := range services {
+		if s := sourcesOf(svc); s != "" && !lists[s] {
+			lists[s] = true
+			want[nsxsim.KindNSGroup]++
+			want[nsxsim.KindIPSet]++
+		}
+	}
+	locals := 0
 	for _, svc := range services {
 		if svc.Spec.ExternalTrafficPolicy == local {
 			want[nsxsim.KindPool]++
 			want[nsxsim.KindMonitor]++
-			want[nsxsim.KindNSGroup], want[nsxsim.KindIPSet] = 1, 1
+			if locals++; locals == 1 {
+				want[nsxsim.KindNSGroup]++
+				want[nsxsim.KindIPSet]++
+			}
 		} else {
 			shared = true
 		}
