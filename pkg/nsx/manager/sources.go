@@ -35,7 +35,8 @@ func (b *Backend) ensureSources(ctx context.Context, s nsx.Sources) (string, err
 	if id := b.sourceGroup(s); id != "" {
 		return id, nil
 	}
-	// All who wait for the same list at the same time get the same pair, and the same error.
+	// All who want the same list at the same time get the same pair, or the same error: after a lost answer, nobody makes a second
+	// one. They wait for two calls at most, which the transport's time-outs bound.
 	id, err, _ := b.sourceMaking.Do(s.Key(), func() (any, error) {
 		if id := b.sourceGroup(s); id != "" {
 			return id, nil
