@@ -14,6 +14,7 @@ type author struct {
 	principal bool // a principal identity
 	overwrite bool // X-Allow-Overwrite: true
 	system    bool // the manager itself: what it makes, nobody can delete
+	dangling  bool // brings back intents whose references were deleted by force
 }
 
 // create stores a new object; id is made when empty. Like all in this file it is

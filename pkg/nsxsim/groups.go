@@ -175,16 +175,8 @@ func (s *Sim) effectiveAddresses(groupID string) []string {
 	return addresses
 }
 
-// nsGroupSubs serve a group, its addresses and changes of single members.
+// nsGroupSubs serve the addresses of a group and changes of single members.
 var nsGroupSubs = []sub{
-	{method: http.MethodGet, serve: func(r *request, group *object) (*response, *Error) {
-		if r.query.Get("populate_references") != "true" {
-			return r.found(group), nil
-		}
-		doc, _ := parseDocument(r.sim.answer(r.author.user, group)) // one of ours: it parses
-		r.sim.populateReferences(doc)
-		return &response{status: http.StatusOK, body: encode(doc)}, nil
-	}},
 	{method: http.MethodGet, path: "effective-ip-address-members", serve: func(r *request, group *object) (*response, *Error) {
 		results := []any{}
 		for _, a := range r.sim.effectiveAddresses(group.id) {
@@ -224,8 +216,8 @@ func groupAction(apply func(members []document, given document) []document) func
 	}
 }
 
-// populateReferences adds to members that are named by id what they are.
-func (s *Sim) populateReferences(group document) {
+// populateReferences adds to members of a group that are named by id what they are.
+func populateReferences(s *Sim, group document) {
 	members := group.objects("members")
 	for _, m := range members {
 		for _, ref := range groupMemberRefs(document{"members": encode([]document{m})}) {

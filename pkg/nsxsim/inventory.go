@@ -217,6 +217,11 @@ func (s *Sim) Snapshot() Inventory {
 		snap := decodeObject(o.raw)
 		snap["kind"] = string(o.kind.name)
 		snap["as"] = o.doc.str("_create_user")
+		if s.policy != nil && s.policy.byName[o.kind.name] != nil {
+			if _, dangling := s.dangling(o); dangling {
+				snap["dangling"] = true
+			}
+		}
 		if addr := s.realizedAddress(o); addr.IsValid() {
 			snap["realized_ip"] = addr.String()
 		}

@@ -56,8 +56,10 @@ type kind struct {
 	deleted func(s *Sim, o *object, force bool) *Error // rules of deletion, beyond "not referenced"
 	cascade []Kind                                     // referrers that a deletion with force=true takes along
 	render  func(s *Sim, o *object, doc document)      // adds to an answer what is not stored
-	filters map[string]func(doc document, v string) bool
-	subs    []sub
+	// populate adds to an answer what populate_references=true asks for.
+	populate func(s *Sim, doc document)
+	filters  map[string]func(doc document, v string) bool
+	subs     []sub
 }
 
 // change is a create (old is nil) or an update about to be stored, as the rules
@@ -262,10 +264,11 @@ func manager() []*kind {
 				{name: "membership_criteria", shape: listShape, max: 5, fields: criterionFields},
 				{name: "member_count", readOnly: true},
 			},
-			refs:   groupMemberRefs,
-			check:  checkNSGroup,
-			render: renderMemberCount,
-			subs:   nsGroupSubs,
+			refs:     groupMemberRefs,
+			check:    checkNSGroup,
+			render:   renderMemberCount,
+			populate: populateReferences,
+			subs:     nsGroupSubs,
 		},
 		{
 			name: KindIPSet, path: "ip-sets", types: []string{"IPSet"}, removed: removedLB, traffic: true,

@@ -49,9 +49,12 @@ var actionPhases = map[string]string{
 	"LbHttpResponseHeaderDeleteAction":  "HTTP_RESPONSE_REWRITE",
 }
 
-func checkRule(c *change) *Error {
-	phase := c.doc.str("phase")
-	for i, action := range c.doc.objects("actions") {
+func checkRule(c *change) *Error { return ruleProblem(c.doc) }
+
+// ruleProblem tells what the actions of a rule lack.
+func ruleProblem(rule document) *Error {
+	phase := rule.str("phase")
+	for i, action := range rule.objects("actions") {
 		kind := action.str("type")
 		for _, name := range actionNeeds[kind] {
 			if action.str(name) == "" {

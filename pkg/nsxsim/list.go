@@ -77,7 +77,7 @@ func (r *request) listOf(all []*object) (*response, *Error) {
 	}
 	if p.sortBy != "" {
 		sorted := sortObjects(all, p)
-		return r.pageOf(p, len(sorted), func(i int) json.RawMessage { return r.sim.answer(r.author.user, sorted[i]) })
+		return r.pageOf(p, len(sorted), func(i int) json.RawMessage { return r.shown(sorted[i]) })
 	}
 	after, err := p.after('s')
 	if err != nil {
@@ -101,7 +101,7 @@ func (r *request) listOf(all []*object) (*response, *Error) {
 	}
 	items := make([]json.RawMessage, len(page))
 	for i, o := range page {
-		items[i] = p.included(r.sim.answer(r.author.user, o))
+		items[i] = p.included(r.shown(o))
 	}
 	return r.listAnswer(p, items, total, next), nil
 }

@@ -81,16 +81,31 @@ func (s *Sim) policyRoute(r *request, segments []string, unknown route) route {
 		if len(rest) == 0 {
 			return intentRoute(r, rt)
 		}
-		for _, sb := range k.subs {
-			if params, ok := matchSegments(sb.path, rest); ok && sb.action == r.query.Get("action") {
-				rt.op, rt.params, rt.serve = sb.op(op), params, sb.handler()
-				if sb.method != r.Method {
-					rt.refused = methodNotAllowed(r)
-				}
-				return rt
-			}
+		if rt, ok := subRoute(r, rt, k.subs, rest); ok {
+			return rt
 		}
 	}
+}
+
+// subRoute finds what is below an object, or an action on that.
+func subRoute(r *request, base route, subs []sub, rest []string) (rt route, known bool) {
+	rt, action := base, r.query.Get("action")
+	for _, sb := range subs {
+		params, ok := matchSegments(sb.path, rest)
+		if !ok {
+			continue
+		}
+		if sb.method == r.Method && sb.action == action {
+			rt.op, rt.params, rt.serve = sb.op(base.op), params, sb.handler()
+			return rt, true
+		}
+		known, rt.op, rt.params = true, sub{path: sb.path}.op(base.op), params
+	}
+	rt.refused = methodNotAllowed(r)
+	if known && r.Method == http.MethodPost && action != "" {
+		rt.refused = refuse(codeValidation, "Action %s is not supported.", action)
+	}
+	return rt, known
 }
 
 // readOnly refuses all methods but GET.
@@ -212,7 +227,7 @@ func patchIntent(r *request) (*response, *Error) {
 }
 
 func deleteIntent(r *request) (*response, *Error) {
-	if err := r.sim.removeIntent(r.author, r.route.id); err != nil {
+	if err := r.sim.removeIntent(r.author, r.route.id, r.query.Get("force") == "true"); err != nil {
 		return nil, err
 	}
 	r.sim.realizeDue()

@@ -166,7 +166,7 @@ func (s *Sim) applyTree(by author, ops []treeOp) *Error {
 
 func (s *Sim) applyOp(by author, op treeOp) *Error {
 	if op.remove {
-		return s.removeIntent(by, op.path)
+		return s.removeIntent(by, op.path, false)
 	}
 	_, err := s.patchIntent(by, op.kind, op.path, op.patch)
 	return err
@@ -348,7 +348,7 @@ func (e Editor) DeleteIntent(path string) error {
 	if e.sim.policy == nil {
 		return noSuchURI(policyBase + path)
 	}
-	if err := e.sim.removeIntent(e.by, path); err != nil {
+	if err := e.sim.removeIntent(e.by, path, false); err != nil {
 		return err
 	}
 	e.sim.realizeDue()

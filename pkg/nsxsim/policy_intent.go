@@ -73,7 +73,7 @@ func (s *Sim) storeIntent(by author, k *policyKind, path string, body document, 
 			return nil, err
 		}
 	}
-	o, err := s.prepareIntent(k, path, body, old)
+	o, err := s.prepareIntent(by, k, path, body, old)
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +103,7 @@ func (s *Sim) storeIntent(by author, k *policyKind, path string, body document, 
 
 // prepareIntent checks a body against all rules and gives the object it would
 // become, with nothing stored yet.
-func (s *Sim) prepareIntent(k *policyKind, path string, body document, old *object) (*object, *Error) {
+func (s *Sim) prepareIntent(by author, k *policyKind, path string, body document, old *object) (*object, *Error) {
 	doc := body.clone()
 	id := path[strings.LastIndexByte(path, '/')+1:]
 	if s.policy.kindAt(path) != k || len(id) > 255 {
@@ -111,6 +111,9 @@ func (s *Sim) prepareIntent(k *policyKind, path string, body document, old *obje
 	}
 	if given := doc.str("id"); given != "" && given != id {
 		return nil, refusePolicy(codePolicyInvalid, "The id %s in the body differs from that of path=[%s].", given, path)
+	}
+	if k.mirror != nil {
+		k.mirror(doc)
 	}
 	resource, err := resourceType(&k.kind, doc, old)
 	if err != nil {
@@ -135,11 +138,11 @@ func (s *Sim) prepareIntent(k *policyKind, path string, body document, old *obje
 	if doc.str("display_name") == "" {
 		doc.set("display_name", id)
 	}
-	refs, err := s.resolvePaths(k, path, doc)
+	refs, err := s.resolvePaths(by, k, path, doc)
 	if err != nil {
 		return nil, err
 	}
-	if k.check != nil {
+	if k.check != nil && !by.dangling {
 		if err := k.check(&change{Sim: s, id: path, old: old, doc: doc, resource: resource}); err != nil {
 			return nil, err
 		}
@@ -152,7 +155,7 @@ func (s *Sim) prepareIntent(k *policyKind, path string, body document, old *obje
 }
 
 // resolvePaths finds what an object is in and what it refers to.
-func (s *Sim) resolvePaths(k *policyKind, path string, doc document) ([]objectRef, *Error) {
+func (s *Sim) resolvePaths(by author, k *policyKind, path string, doc document) ([]objectRef, *Error) {
 	ids := references(doc, k.fields, "")
 	if k.refs != nil {
 		ids = append(ids, k.refs(doc)...)
@@ -162,7 +165,7 @@ func (s *Sim) resolvePaths(k *policyKind, path string, doc document) ([]objectRe
 	}
 	var refs []objectRef
 	for _, f := range ids {
-		if s.store.get(f.kinds[0], f.id) == nil {
+		if s.store.get(f.kinds[0], f.id) == nil && !by.dangling {
 			return nil, invalidPath(f.id)
 		}
 		refs = append(refs, objectRef{f.kinds[0], f.id})
@@ -170,8 +173,10 @@ func (s *Sim) resolvePaths(k *policyKind, path string, doc document) ([]objectRe
 	return refs, nil
 }
 
-// removeIntent deletes an object that holds no other and that nothing refers to.
-func (s *Sim) removeIntent(by author, path string) *Error {
+// removeIntent deletes an object that holds no other and, unless by force, that
+// nothing refers to. What refers to one deleted by force keeps the path, and cannot be
+// realised until there is an object at it again.
+func (s *Sim) removeIntent(by author, path string, force bool) *Error {
 	o := s.intentAt(path)
 	if o == nil {
 		return s.notFound(path)
@@ -184,7 +189,9 @@ func (s *Sim) removeIntent(by author, path string) *Error {
 	}
 	var users []string
 	for _, r := range s.store.referrersOf(objectRef{o.kind.name, path}) {
-		users = append(users, r.id)
+		if isChild := s.policy.byName[r.kind.name].parent == o.kind.name && parentPath(r.id) == path; isChild || !force {
+			users = append(users, r.id)
+		}
 	}
 	if len(users) > 0 {
 		return refusePolicy(codePolicyInUse, "The object path=[%s] cannot be deleted as either it has children or it is being referenced by other objects path=[%s].",
@@ -194,4 +201,15 @@ func (s *Sim) removeIntent(by author, path string) *Error {
 	s.committed(o)
 	s.intentChanged(o)
 	return nil
+}
+
+// dangling gives the path of an object that an intent refers to and that is no
+// longer there.
+func (s *Sim) dangling(o *object) (path string, found bool) {
+	for _, ref := range o.refs {
+		if s.store.get(ref.kind, ref.id) == nil {
+			return ref.id, true
+		}
+	}
+	return "", false
 }

@@ -55,7 +55,8 @@ func (s *Sim) loadIntent(by author, given Object) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range []string{"kind", "as", "realized_ip"} {
+	by.dangling = doc.boolean("dangling")
+	for _, name := range []string{"kind", "as", "realized_ip", "dangling"} {
 		delete(doc, name)
 	}
 	delay := p.delay

@@ -21,6 +21,7 @@ const (
 	KindPolicyIPPool             Kind = "IpAddressPool"
 	KindPolicyIPSubnet           Kind = "IpAddressPoolSubnet"
 	KindPolicyIPAllocation       Kind = "IpAddressAllocation"
+	KindPolicyCertificate        Kind = "TlsCertificate"
 	KindPolicyServerSSLProfile   Kind = "LBServerSslProfile"
 	KindPolicyClientSSLProfile   Kind = "LBClientSslProfile"
 	KindPolicyMonitor            Kind = "LBMonitorProfile"
@@ -73,7 +74,7 @@ func policyKinds() []*policyKind {
 		},
 		{
 			kind:   kind{name: KindPolicyTier0StaticRoutes, types: []string{"StaticRoutes"}, fields: staticRoutes},
-			parent: KindPolicyTier0, collection: "static-routes", child: "StaticRoutes",
+			parent: KindPolicyTier0, collection: "static-routes", child: "StaticRoutes", target: KindStaticRoute, realize: realizeStaticRoutes,
 		},
 		{
 			kind: kind{name: KindPolicyTier1, types: []string{"Tier1"}, fields: []field{
@@ -93,7 +94,7 @@ func policyKinds() []*policyKind {
 		},
 		{
 			kind:   kind{name: KindPolicyTier1StaticRoutes, types: []string{"StaticRoutes"}, fields: staticRoutes},
-			parent: KindPolicyTier1, collection: "static-routes", child: "StaticRoutes",
+			parent: KindPolicyTier1, collection: "static-routes", child: "StaticRoutes", target: KindStaticRoute, realize: realizeStaticRoutes,
 		},
 		{
 			kind: kind{name: KindPolicyGroup, types: []string{"Group"}, refs: groupPaths, check: checkPolicyGroup, subs: policyGroupSubs, fields: []field{
@@ -135,24 +136,16 @@ func policyKinds() []*policyKind {
 			}},
 			parent: KindPolicyIPPool, collection: "ip-allocations", child: "IpAddressAllocation", realize: realizeIPAllocation,
 		},
+		policyCertificateKind(),
 		{
-			kind: kind{name: KindPolicyServerSSLProfile, types: []string{"LBServerSslProfile"}, fields: []field{
-				{name: "cipher_group_label", shape: stringShape, oneOf: []string{"BALANCED", "HIGH_SECURITY", "HIGH_COMPATIBILITY", "CUSTOM"}},
-				{name: "session_cache_enabled", shape: boolShape, def: "true"},
-				{name: "ciphers", shape: listShape, item: &field{shape: stringShape}},
-				{name: "protocols", shape: listShape, item: &field{shape: stringShape}},
-			}},
+			kind:       kind{name: KindPolicyServerSSLProfile, types: []string{"LBServerSslProfile"}, fields: policySSLFields, check: checkSSLProfile},
 			collection: "lb-server-ssl-profiles", child: "LBServerSslProfile", target: KindServerSSLProfile, realize: realizeAlike,
 		},
 		{
-			kind: kind{name: KindPolicyClientSSLProfile, types: []string{"LBClientSslProfile"}, fields: []field{
-				{name: "cipher_group_label", shape: stringShape, oneOf: []string{"BALANCED", "HIGH_SECURITY", "HIGH_COMPATIBILITY", "CUSTOM"}},
-				{name: "session_cache_enabled", shape: boolShape, def: "true"},
+			kind: kind{name: KindPolicyClientSSLProfile, types: []string{"LBClientSslProfile"}, check: checkSSLProfile, fields: append([]field{
 				{name: "session_cache_timeout", shape: intShape, def: "300", min: 1, max: 86400},
 				{name: "prefer_server_ciphers", shape: boolShape, def: "true"},
-				{name: "ciphers", shape: listShape, item: &field{shape: stringShape}},
-				{name: "protocols", shape: listShape, item: &field{shape: stringShape}},
-			}},
+			}, policySSLFields...)},
 			collection: "lb-client-ssl-profiles", child: "LBClientSslProfile", target: KindClientSSLProfile, realize: realizeAlike,
 		},
 		{
@@ -188,7 +181,7 @@ func policyKinds() []*policyKind {
 				{name: "cookie_fallback", types: []string{"LBCookiePersistenceProfile"}, shape: boolShape, def: "true"},
 				{name: "cookie_garble", types: []string{"LBCookiePersistenceProfile"}, shape: boolShape, def: "true"},
 			}},
-			collection: "lb-persistence-profiles", child: "LBPersistenceProfile", target: KindPersistenceProfile, realize: realizePersistence,
+			collection: "lb-persistence-profiles", child: "LBPersistenceProfile", target: KindPersistenceProfile, realize: realizeAlike,
 		},
 		{
 			kind: kind{name: KindPolicyPool, types: []string{"LBPool"}, check: checkPolicyPool, fields: []field{
@@ -240,14 +233,9 @@ func policyKinds() []*policyKind {
 				{name: "log_significant_event_only", shape: boolShape, def: "false"},
 				{name: "max_concurrent_connections", shape: intShape, min: 1},
 				{name: "max_new_connection_rate", shape: intShape, min: 1},
-				{name: "client_ssl_profile_binding", shape: objectShape, fields: []field{
-					{name: "ssl_profile_path", shape: stringShape, ref: []Kind{KindPolicyClientSSLProfile}},
-					{name: "default_certificate_path", shape: stringShape, required: true},
-				}},
-				{name: "server_ssl_profile_binding", shape: objectShape, fields: []field{
-					{name: "ssl_profile_path", shape: stringShape, ref: []Kind{KindPolicyServerSSLProfile}},
-				}},
-				{name: "rules", shape: listShape, max: 4000},
+				{name: "client_ssl_profile_binding", shape: objectShape, fields: policyClientBindingFields},
+				{name: "server_ssl_profile_binding", shape: objectShape, fields: policyServerBindingFields},
+				{name: "rules", shape: listShape, max: 4000, fields: policyRuleFields()},
 				{name: "access_list_control", shape: objectShape, since: accessListsSince, fields: []field{
 					{name: "action", shape: stringShape, required: true, oneOf: []string{"ALLOW", "DROP"}},
 					{name: "enabled", shape: boolShape, def: "false"},
@@ -285,9 +273,7 @@ func policyMonitorFields() []field {
 		{name: "request_body", types: http, shape: stringShape},
 		{name: "response_status_codes", types: http, shape: listShape, def: "[200]", max: 64, item: &field{shape: intShape, min: 100, max: 599}},
 		{name: "response_body", types: http, shape: stringShape},
-		{name: "server_ssl_profile_binding", types: []string{"LBHttpsMonitorProfile"}, shape: objectShape, fields: []field{
-			{name: "ssl_profile_path", shape: stringShape, ref: []Kind{KindPolicyServerSSLProfile}},
-		}},
+		{name: "server_ssl_profile_binding", types: []string{"LBHttpsMonitorProfile"}, shape: objectShape, fields: policyServerBindingFields},
 		{name: "send", types: []string{"LBUdpMonitorProfile"}, shape: stringShape, required: true},
 		{name: "receive", types: []string{"LBUdpMonitorProfile"}, shape: stringShape, required: true},
 		{name: "send", types: []string{"LBTcpMonitorProfile"}, shape: stringShape},
@@ -335,50 +321,6 @@ func (s *Sim) edgeClusterAt(path string) *object {
 		return nil
 	}
 	return s.store.get(KindEdgeCluster, id)
-}
-
-// groupPaths are the groups that a group names in path expressions.
-func groupPaths(doc document) []idField {
-	var ids []idField
-	for _, e := range doc.objects("expression") {
-		for _, path := range e.strs("paths") {
-			if e.str("resource_type") == "PathExpression" && strings.Contains(path, "/groups/") {
-				ids = append(ids, idField{"expression.paths", []Kind{KindPolicyGroup}, path})
-			}
-		}
-	}
-	return ids
-}
-
-// checkPolicyGroup: expressions alternate with operators, and a group is not,
-// through others, in itself.
-func checkPolicyGroup(c *change) *Error {
-	expression := c.doc.objects("expression")
-	for i, e := range expression {
-		if isOperator := e.str("resource_type") == "ConjunctionOperator"; isOperator != (i%2 == 1) || isOperator && i == len(expression)-1 {
-			return refusePolicy(codePolicyInvalid, "The expression of group path=[%s] must alternate between criteria and conjunction operators.", c.id)
-		}
-	}
-	seen := map[string]bool{}
-	var reaches func(doc document) bool
-	reaches = func(doc document) bool {
-		for _, ref := range groupPaths(doc) {
-			if ref.id == c.id {
-				return true
-			}
-			if o := c.store.get(KindPolicyGroup, ref.id); o != nil && !seen[ref.id] {
-				seen[ref.id] = true
-				if reaches(o.doc) {
-					return true
-				}
-			}
-		}
-		return false
-	}
-	if reaches(c.doc) {
-		return refusePolicy(codePolicyInvalid, "Group path=[%s] would be a member of itself.", c.id)
-	}
-	return nil
 }
 
 // checkPolicySubnet: ranges lie in the subnet, and overlap none of the pool.
@@ -476,6 +418,9 @@ func checkPolicyVirtualServer(c *change) *Error {
 		if t := c.store.get(KindPolicyPersistence, path).doc.str("resource_type"); t != "LBSourceIpPersistenceProfile" {
 			return refusePolicy(codePolicyInvalid, "Persistence profile path=[%s] of type %s does not fit a layer 4 virtual server.", path, t)
 		}
+	}
+	if err := checkPolicyLayer7(c, layer7); err != nil {
+		return err
 	}
 	protocol := c.protocolOf(c.doc)
 	for i, a := range ports {

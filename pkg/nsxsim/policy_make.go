@@ -1,12 +1,11 @@
 package nsxsim
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/google/uuid"
 )
 
 // How intents of each kind become objects of the Manager. These have the
@@ -74,7 +73,9 @@ func realizeMonitor(s *Sim, o *object, rec *realization) *Error {
 	}
 	doc := managerDoc(o)
 	doc.set("resource_type", strings.TrimSuffix(doc.str("resource_type"), "Profile"))
-	delete(doc, "server_ssl_profile_binding")
+	if doc.has("server_ssl_profile_binding") {
+		s.bindMonitor(doc)
+	}
 	if port, _ := doc.integer("monitor_port"); port > 0 {
 		doc.set("monitor_port", strconv.FormatInt(port, 10))
 	} else {
@@ -83,12 +84,24 @@ func realizeMonitor(s *Sim, o *object, rec *realization) *Error {
 	return s.make(rec, o.id, KindMonitor, rec.uid, doc)
 }
 
-func realizePersistence(s *Sim, o *object, rec *realization) *Error {
-	doc := managerDoc(o)
-	if !slices.Contains(s.kinds[KindPersistenceProfile].types, doc.str("resource_type")) {
-		return nil // generic persistence: the Manager knows nothing of it
+// bindMonitor puts the members of its SSL binding, and what its profile says, into a
+// monitor itself, where the Manager has them.
+func (s *Sim) bindMonitor(doc document) {
+	binding := doc.object("server_ssl_profile_binding")
+	delete(doc, "server_ssl_profile_binding")
+	if profile := s.store.get(KindPolicyServerSSLProfile, binding.str("ssl_profile_path")); profile != nil {
+		for _, name := range []string{"ciphers", "protocols"} {
+			if profile.doc.has(name) {
+				doc[name] = profile.doc[name]
+			}
+		}
 	}
-	return realizeAlike(s, o, rec)
+	binding = s.bindingOf(binding, KindPolicyServerSSLProfile)
+	delete(binding, "ssl_profile_id")
+	if binding.str("server_auth") == "AUTO_APPLY" {
+		binding.set("server_auth", "IGNORE")
+	}
+	maps.Copy(doc, binding)
 }
 
 func realizePool(s *Sim, o *object, rec *realization) *Error {
@@ -119,8 +132,8 @@ func realizePool(s *Sim, o *object, rec *realization) *Error {
 	return s.make(rec, o.id, KindPool, rec.uid, doc)
 }
 
-// realizeVirtualServer makes the virtual server, then puts it on its service. SSL
-// bindings and rules stay intents.
+// realizeVirtualServer makes the virtual server's rules and itself, then puts it on
+// its service.
 func realizeVirtualServer(s *Sim, o *object, rec *realization) *Error {
 	doc := managerDoc(o)
 	doc.set("ip_protocol", s.protocolOf(o.doc))
@@ -128,17 +141,36 @@ func realizeVirtualServer(s *Sim, o *object, rec *realization) *Error {
 	s.toID(doc, "lb_persistence_profile_path", KindPolicyPersistence, "persistence_profile_id")
 	s.toID(doc, "pool_path", KindPolicyPool, "pool_id")
 	s.toID(doc, "sorry_pool_path", KindPolicyPool, "sorry_pool_id")
-	for _, name := range []string{"lb_service_path", "client_ssl_profile_binding", "server_ssl_profile_binding", "rules", "log_significant_event_only"} {
+	for _, name := range []string{"lb_service_path", "rules", "log_significant_event_only"} {
 		delete(doc, name)
+	}
+	for name, profile := range map[string]Kind{"client_ssl_profile_binding": KindPolicyClientSSLProfile, "server_ssl_profile_binding": KindPolicyServerSSLProfile} {
+		if doc.has(name) {
+			doc.set(name, s.bindingOf(doc.object(name), profile))
+		}
 	}
 	if doc.has("access_list_control") && s.release.knows(accessListsSince) {
 		acl := doc.object("access_list_control")
 		s.toID(acl, "group_path", KindPolicyGroup, "group_id")
 		doc.set("access_list_control", acl)
 	}
+	rules, left, err := s.makeRules(o, rec)
+	if err != nil {
+		return err
+	}
+	if len(rules) > 0 {
+		doc.set("rule_ids", rules)
+	}
 	if err := s.make(rec, o.id, KindVirtualServer, rec.uid, doc); err != nil {
 		return err
 	}
+	for _, ref := range left {
+		if err := s.unmake(rec, ref); err != nil {
+			return err
+		}
+	}
+	self := objectRef{KindVirtualServer, rec.uid} // the last, so that it is the first to be removed
+	rec.objects = append(slices.DeleteFunc(rec.objects, func(r objectRef) bool { return r == self }), self)
 	service := o.doc.str("lb_service_path")
 	if service == rec.service {
 		return nil
@@ -275,6 +307,22 @@ func realizeTier1(s *Sim, o *object, rec *realization) *Error {
 	return err
 }
 
+// realizeStaticRoutes makes the static route of the router that holds it.
+func realizeStaticRoutes(s *Sim, o *object, rec *realization) *Error {
+	doc := managerDoc(o)
+	delete(doc, "enabled_on_secondary")
+	doc.set("resource_type", string(KindStaticRoute))
+	doc.set("logical_router_id", s.intentAt(parentPath(o.id)).doc.str("unique_id"))
+	hops := doc.objects("next_hops")
+	for _, hop := range hops {
+		hop["administrative_distance"] = hop["admin_distance"]
+		delete(hop, "admin_distance")
+		delete(hop, "scope")
+	}
+	doc.set("next_hops", hops)
+	return s.make(rec, o.id, KindStaticRoute, rec.uid, doc)
+}
+
 // realizePart is for objects that the Manager has as a part of their parent.
 func realizePart(s *Sim, o *object, _ *realization) *Error {
 	path := parentPath(o.id)
@@ -345,46 +393,5 @@ func realizeIPAllocation(s *Sim, o *object, rec *realization) *Error {
 	}
 	p.allocated = append(p.allocated, allocation{want, s.now(), policyUser, true})
 	rec.address, rec.pool = want, pool.id
-	return nil
-}
-
-// realizeGroup makes an NSGroup of the groups that are named and, for addresses,
-// of an IP set. What conditions find, virtual machines and ports, is not there.
-func realizeGroup(s *Sim, o *object, rec *realization) *Error {
-	var addresses []string
-	members := []map[string]string{}
-	member := func(kind, id string) {
-		members = append(members, map[string]string{"resource_type": "NSGroupSimpleExpression",
-			"op": "EQUALS", "target_type": kind, "target_property": "id", "value": id})
-	}
-	for _, e := range o.doc.objects("expression") {
-		if e.str("resource_type") == "IPAddressExpression" {
-			addresses = append(addresses, e.strs("ip_addresses")...)
-		}
-	}
-	for _, ref := range groupPaths(o.doc) {
-		member("NSGroup", s.uidAt(KindPolicyGroup, ref.id))
-	}
-	doc := managerDoc(o)
-	delete(doc, "expression")
-	delete(doc, "group_type")
-	set := objectRef{KindIPSet, uuid.NewSHA1(uuid.NameSpaceURL, []byte(rec.uid)).String()}
-	if len(addresses) > 0 {
-		ips := document{"display_name": doc["display_name"], "tags": doc["tags"]}
-		ips.set("ip_addresses", addresses)
-		if err := s.make(rec, o.id, set.kind, set.id, ips); err != nil {
-			return err
-		}
-		member("IPSet", set.id)
-	}
-	doc.set("members", members)
-	doc.set("resource_type", "NSGroup")
-	if err := s.make(rec, o.id, KindNSGroup, rec.uid, doc); err != nil {
-		return err
-	}
-	if len(addresses) == 0 {
-		return s.unmake(rec, set)
-	}
-	rec.objects = []objectRef{set, {KindNSGroup, rec.uid}} // the order in which they can be removed, reversed
 	return nil
 }

@@ -23,6 +23,8 @@ type policy struct {
 	index   *searchIndex
 	records map[string]*realization
 	made    map[objectRef]string // the path of the intent that the Manager's object is of
+	// privateKeys are those of certificates, by path: no document has them.
+	privateKeys map[string]string
 
 	// The clock watcher runs while something waits to be realised.
 	watching bool
@@ -63,7 +65,7 @@ type realization struct {
 func newPolicy(o Options, rel release, log klog.Logger) *policy {
 	p := &policy{
 		kinds: policyKinds(), byName: map[Kind]*policyKind{}, index: newSearchIndex(o.SearchDelay),
-		records: map[string]*realization{}, made: map[objectRef]string{},
+		records: map[string]*realization{}, made: map[objectRef]string{}, privateKeys: map[string]string{},
 		nudge: make(chan struct{}, 1), log: log,
 	}
 	for _, k := range p.kinds {
@@ -137,6 +139,10 @@ func (s *Sim) realize(path string) {
 		}
 		rec = &realization{uid: o.doc.str("unique_id"), state: unrealized, before: rec}
 		p.records[path] = rec
+	}
+	if gone, ok := s.dangling(o); ok {
+		s.failed(path, rec, invalidPath(gone))
+		return
 	}
 	if k := p.byName[o.kind.name]; k.realize != nil {
 		if err := k.realize(s, o, rec); err != nil {

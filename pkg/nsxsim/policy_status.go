@@ -235,14 +235,3 @@ func partSub(path string, k Kind, live func(*Sim, *object) []*object, describe f
 		return intent, describe(v, o), nil
 	})
 }
-
-// policyGroupSubs serve the addresses in a group.
-var policyGroupSubs = []sub{
-	{method: http.MethodGet, path: "members/ip-addresses", serve: func(r *request, group *object) (*response, *Error) {
-		results := []any{}
-		for _, a := range r.sim.effectiveAddresses(r.sim.realizedIn(group.id, KindNSGroup)) {
-			results = append(results, a)
-		}
-		return r.page(results)
-	}},
-}

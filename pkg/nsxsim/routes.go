@@ -1,6 +1,7 @@
 package nsxsim
 
 import (
+	"encoding/json"
 	"net/http"
 	"strings"
 )
@@ -207,7 +208,18 @@ func methodNotAllowed(r *request) *Error {
 // found answers with an object; put and store with one just written.
 
 func (r *request) found(o *object) *response {
-	return &response{status: http.StatusOK, body: r.sim.answer(r.author.user, o)}
+	return &response{status: http.StatusOK, body: r.shown(o)}
+}
+
+// shown gives an object as the request asks to see it.
+func (r *request) shown(o *object) json.RawMessage {
+	raw := r.sim.answer(r.author.user, o)
+	if o.kind.populate == nil || r.query.Get("populate_references") != "true" {
+		return raw
+	}
+	doc, _ := parseDocument(raw) // one of ours: it parses
+	o.kind.populate(r.sim, doc)
+	return encode(doc)
 }
 
 func (r *request) put(k *kind, id string) (*response, *Error) {
