@@ -86,7 +86,7 @@ func (c *Cluster) start(ctx context.Context) error {
 	if c.authority, err = newAuthority(); err != nil {
 		return err
 	}
-	if err := errors.Join(c.claim.open(), os.MkdirAll(filepath.Join(c.Dir, "log"), 0o700)); err != nil {
+	if err := errors.Join(c.claim.open(c.options.Endable), os.MkdirAll(filepath.Join(c.Dir, "log"), 0o700)); err != nil {
 		return err
 	}
 	if err := c.measure("network", func() error { return c.Topology.connect(ctx) }); err != nil {

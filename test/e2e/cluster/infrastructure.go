@@ -49,6 +49,7 @@ func (c *Cluster) startNSX(ctx context.Context) error {
 	args := []string{
 		filepath.Join(c.options.BinDir, "nsxsim"), "--addr=" + address.String(), "--inventory=" + file,
 		"--tls-cert=" + filepath.Join(dir, "nsx.crt"), "--tls-key=" + filepath.Join(dir, "nsx.key"),
+		"--dataplane=nftables", "--snat-address=" + snatAddress.String(),
 	}
 	for _, d := range c.options.Defects {
 		args = append(args, "--defect="+string(d))

@@ -17,7 +17,10 @@ import (
 )
 
 //go:embed machine.sh
-var machineScript string
+var machineScript []byte
+
+// machineFile is the name of the script in a node's directory.
+const machineFile = "machine.sh"
 
 // pauseImage is the sandbox image of this version of Kubernetes.
 const pauseImage = "registry.k8s.io/pause:3.10.2"
@@ -64,6 +67,7 @@ func (n *Node) prepare(caFile, proxyMode string, t Topology) error {
 		return err
 	}
 	return errors.Join(
+		writeFile(filepath.Join(n.dir, machineFile), machineScript),
 		serving.write(n.dir, "kubelet"),
 		n.authority.writeKubeconfig(filepath.Join(n.dir, "kubelet.kubeconfig"), identity{name: "system:node:" + n.Name, groups: []string{"system:nodes"}}),
 		n.authority.writeKubeconfig(filepath.Join(n.dir, "kube-proxy.kubeconfig"), identity{name: "system:kube-proxy"}),
@@ -77,7 +81,7 @@ func (n *Node) boot(ctx context.Context) error {
 	}
 	machine, err := program{
 		name: n.Name, log: n.logFile("machine"), in: n.Place, newMachine: true,
-		args: []string{"/bin/sh", "-c", machineScript, "machine", n.Name, n.dir, n.uuid},
+		args: []string{"/bin/sh", filepath.Join(n.dir, machineFile), n.Name, n.dir, n.uuid},
 	}.start()
 	if err != nil {
 		return err

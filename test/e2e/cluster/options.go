@@ -30,6 +30,8 @@ type Options struct {
 	NSXArgs []string
 	// LogDir is where the logs go when the start fails; empty: a new directory for temporary files.
 	LogDir string
+	// Endable lets Down of another process end the cluster: for one that is played with, not for one under test.
+	Endable bool
 	// Report, if not nil, is told of each part once it is up. It is not called concurrently.
 	Report func(Part)
 }

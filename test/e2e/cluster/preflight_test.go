@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"errors"
+	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -77,7 +78,13 @@ func TestNumbersAreTakenOnce(t *testing.T) {
 	if _, err := take(number); !errors.Is(err, errTaken) {
 		t.Errorf("taken twice: %v", err)
 	}
-	if err := c.open(); err != nil {
+	if err := c.open(false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := owner(number); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a cluster that nobody else may end is of process: %v", err)
+	}
+	if err := c.open(true); err != nil {
 		t.Fatal(err)
 	}
 	if pid := must(owner(number))(t); pid <= 0 || !c.exists() {

@@ -62,6 +62,7 @@ func newRunCommand() *cobra.Command {
 
 // run keeps a cluster until the context ends, which is no error.
 func run(ctx context.Context, out io.Writer, o cluster.Options) error {
+	o.Endable = true
 	o.Report = func(p cluster.Part) { say(out, "%-22s %5.1f s", p.Name, p.Took.Seconds()) }
 	starting, cancel := context.WithTimeout(ctx, startWithin)
 	defer cancel()
@@ -118,7 +119,7 @@ To try:
 func newDownCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "down",
-		Short: "End all clusters of this machine, and remove what killed ones have left",
+		Short: "End the clusters that were started so, and remove what killed ones have left",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			count, err := cluster.Down(cmd.Context())
