@@ -33,9 +33,11 @@ func (s *Sim) membersOf(pool document) []member {
 		members = append(members, member{Member: dataplane.Member{
 			Address:    parseAddress(m.str("ip_address")),
 			Port:       portOf(m.str("port")),
-			Weight:     weight(m),
+			Weight:     count(m, "weight"),
 			AdminState: dataplane.AdminState(m.str("admin_state")),
 			Backup:     m.boolean("backup_member"),
+
+			MaxConnections: count(m, "max_concurrent_connections"),
 		}})
 	}
 	return members
@@ -97,7 +99,7 @@ func (s *Sim) groupAddresses(groupID, revision string) []netip.Addr {
 	return addrs
 }
 
-// parseAddress, portOf and weight read what the store holds, which is valid.
+// parseAddress, portOf and count read what the store holds, which is valid.
 
 func parseAddress(s string) netip.Addr {
 	a, _ := netip.ParseAddr(s)
@@ -109,8 +111,8 @@ func portOf(s string) uint16 {
 	return uint16(p)
 }
 
-func weight(m document) int {
-	n, _ := m.integer("weight")
+func count(doc document, name string) int {
+	n, _ := doc.integer(name)
 	return int(n)
 }
 

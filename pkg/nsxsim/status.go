@@ -172,7 +172,7 @@ func (s *Sim) poolState(pool *object, members []dataplane.MemberStatus) dataplan
 // isLive tells whether a pool is on an enabled virtual server of a service that
 // carries traffic.
 func (s *Sim) isLive(pool *object) bool {
-	for _, vs := range s.store.referrersOf(objectRef{KindPool, pool.id}, KindVirtualServer) {
+	for _, vs := range s.usersOf(pool) {
 		if !vs.doc.boolean("enabled") {
 			continue
 		}
@@ -183,6 +183,17 @@ func (s *Sim) isLive(pool *object) bool {
 		}
 	}
 	return false
+}
+
+// usersOf gives the virtual servers that may send traffic to a pool: by its id, or
+// by a rule.
+func (s *Sim) usersOf(pool *object) []*object {
+	ref := objectRef{KindPool, pool.id}
+	users := s.store.referrersOf(ref, KindVirtualServer)
+	for _, rule := range s.store.referrersOf(ref, KindRule) {
+		users = append(users, s.store.referrersOf(objectRef{KindRule, rule.id}, KindVirtualServer)...)
+	}
+	return users
 }
 
 func (s *Sim) virtualServerState(vs *object, service document, rep *report) dataplane.State {

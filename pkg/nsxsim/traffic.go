@@ -56,18 +56,17 @@ func serves(service document) bool {
 
 func (s *traffic) virtualServer(vs *object) dataplane.VirtualServer {
 	doc := vs.doc
-	limit, _ := doc.integer("max_concurrent_connections")
-	rate, _ := doc.integer("max_new_connection_rate")
 	return dataplane.VirtualServer{
 		ID:                vs.id,
 		Address:           parseAddress(doc.str("ip_address")),
 		Protocol:          dataplane.Protocol(doc.str("ip_protocol")),
 		Ports:             portMaps(parsePorts(doc.strs("ports")), parsePorts(doc.strs("default_pool_member_ports"))),
 		Pool:              s.pool(doc.str("pool_id")),
+		SorryPool:         s.pool(doc.str("sorry_pool_id")),
 		Persistence:       s.persistenceOf(doc.str("persistence_profile_id")),
 		Access:            s.accessOf(doc.object("access_list_control")),
-		MaxConnections:    int(limit),
-		MaxConnectionRate: int(rate),
+		MaxConnections:    count(doc, "max_concurrent_connections"),
+		MaxConnectionRate: count(doc, "max_new_connection_rate"),
 		IdleTimeout:       seconds(s.store.get(KindApplicationProfile, doc.str("application_profile_id")).doc, "idle_timeout"),
 		HTTP:              s.httpOf(doc),
 		Disabled:          !doc.boolean("enabled"),
@@ -112,8 +111,7 @@ func (s *traffic) pool(id string) *dataplane.Pool {
 	if p := s.pools[id]; p != nil {
 		return p
 	}
-	atLeast, _ := o.doc.integer("min_active_members")
-	p := &dataplane.Pool{ID: id, Algorithm: o.doc.str("algorithm"), SNAT: dataplane.AutoMap, MinActiveMembers: int(atLeast)}
+	p := &dataplane.Pool{ID: id, Algorithm: o.doc.str("algorithm"), SNAT: dataplane.AutoMap, MinActiveMembers: count(o.doc, "min_active_members")}
 	if !o.doc.has("snat_translation") {
 		p.SNAT = dataplane.Transparent
 	}
@@ -126,8 +124,7 @@ func (s *traffic) pool(id string) *dataplane.Pool {
 		p.Monitors = append(p.Monitors, monitorOf(s.store.get(KindMonitor, id)))
 	}
 	if passive := s.store.get(KindMonitor, o.doc.str("passive_monitor_id")); passive != nil {
-		fails, _ := passive.doc.integer("max_fails")
-		p.Passive = &dataplane.Passive{MaxFails: int(fails), Timeout: seconds(passive.doc, "timeout")}
+		p.Passive = &dataplane.Passive{MaxFails: count(passive.doc, "max_fails"), Timeout: seconds(passive.doc, "timeout")}
 	}
 	s.pools[id] = p
 	return p
@@ -135,15 +132,14 @@ func (s *traffic) pool(id string) *dataplane.Pool {
 
 func monitorOf(o *object) dataplane.Monitor {
 	doc := o.doc
-	count := func(name string) int { n, _ := doc.integer(name); return int(n) }
 	m := dataplane.Monitor{
 		ID:           o.id,
 		Type:         strings.ToUpper(strings.TrimSuffix(strings.TrimPrefix(doc.str("resource_type"), "Lb"), "Monitor")),
 		Port:         portOf(doc.str("monitor_port")),
 		Interval:     seconds(doc, "interval"),
 		Timeout:      seconds(doc, "timeout"),
-		Fall:         count("fall_count"),
-		Rise:         count("rise_count"),
+		Fall:         count(doc, "fall_count"),
+		Rise:         count(doc, "rise_count"),
 		Version:      dataplane.HTTPVersion(doc.str("request_version")),
 		Method:       doc.str("request_method"),
 		URL:          doc.str("request_url"),
@@ -151,7 +147,7 @@ func monitorOf(o *object) dataplane.Monitor {
 		ResponseBody: doc.str("response_body"),
 		Send:         doc.str("send"),
 		Receive:      doc.str("receive"),
-		DataLength:   count("data_length"),
+		DataLength:   count(doc, "data_length"),
 	}
 	doc.get("response_status_codes", &m.StatusCodes)
 	for _, h := range doc.objects("request_headers") {
@@ -168,7 +164,11 @@ func (s *Sim) persistenceOf(id string) *dataplane.Persistence {
 	if o == nil || o.doc.str("resource_type") != "LbSourceIpPersistenceProfile" {
 		return nil
 	}
-	return &dataplane.Persistence{Timeout: seconds(o.doc, "timeout")}
+	p := &dataplane.Persistence{Timeout: seconds(o.doc, "timeout"), NoPurge: o.doc.str("purge") == "NO_PURGE"}
+	if o.doc.boolean("persistence_shared") {
+		p.Shared = o.id
+	}
+	return p
 }
 
 // accessOf gives an access list, of a release that knows them. One that is not
@@ -202,8 +202,7 @@ func (s *traffic) group(id string) []netip.Prefix {
 }
 
 func seconds(doc document, name string) time.Duration {
-	n, _ := doc.integer(name)
-	return time.Duration(n) * time.Second
+	return time.Duration(count(doc, name)) * time.Second
 }
 
 // statistics are a data plane's counters as the API shows them.

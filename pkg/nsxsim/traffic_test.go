@@ -32,10 +32,11 @@ objects:
   ports: ["80", "100-102"]
   default_pool_member_ports: ["30080", "30100-30102"]
   application_profile_id: default-tcp-lb-app-profile
-  persistence_profile_id: default-source-ip-lb-persistence-profile
+  persistence_profile_id: shared
   pool_id: nodes
   max_concurrent_connections: 7
   max_new_connection_rate: 8
+  sorry_pool_id: group
   access_list_control: {action: DROP, enabled: true, group_id: bad}
 - kind: LbVirtualServer
   id: udp
@@ -46,6 +47,7 @@ objects:
   pool_id: group
 - {kind: LbVirtualServer, id: idle, ip_address: 10.1.0.2, ports: ["80"], application_profile_id: default-tcp-lb-app-profile, pool_id: nodes, enabled: false}
 - {kind: LbVirtualServer, id: detached, ip_address: 10.1.0.3, ports: ["80"], application_profile_id: default-tcp-lb-app-profile}
+- {kind: LbPersistenceProfile, id: shared, resource_type: LbSourceIpPersistenceProfile, persistence_shared: true, purge: NO_PURGE}
 - {kind: IPSet, id: bad-set, ip_addresses: [172.16.0.0-172.31.255.254, 172.31.255.255, 192.0.2.1, 192.0.2.1/32]}
 - {kind: NSGroup, id: bad, members: [{op: EQUALS, target_type: IPSet, target_property: id, value: bad-set}]}
 - kind: LbPool
@@ -55,7 +57,7 @@ objects:
   snat_translation: {type: LbSnatAutoMap}
   active_monitor_ids: [http, udp-monitor]
   members:
-  - {ip_address: 10.0.0.1, weight: 3}
+  - {ip_address: 10.0.0.1, weight: 3, max_concurrent_connections: 9}
   - {ip_address: 10.0.0.2, port: "8080", admin_state: GRACEFUL_DISABLED}
   - {ip_address: 10.0.0.3, backup_member: true}
 - kind: LbPool
@@ -83,7 +85,7 @@ objects:
 	nodes := &dataplane.Pool{
 		ID: "nodes", Algorithm: dataplane.WeightedRoundRobin, SNAT: dataplane.AutoMap, MinActiveMembers: 2,
 		Members: []dataplane.Member{
-			{Address: addr("10.0.0.1"), Weight: 3, AdminState: dataplane.Enabled},
+			{Address: addr("10.0.0.1"), Weight: 3, AdminState: dataplane.Enabled, MaxConnections: 9},
 			{Address: addr("10.0.0.2"), Port: 8080, Weight: 1, AdminState: dataplane.GracefulDisabled},
 			{Address: addr("10.0.0.3"), Weight: 1, AdminState: dataplane.Enabled, Backup: true},
 		},
@@ -93,18 +95,19 @@ objects:
 			{ID: "udp-monitor", Type: dataplane.MonitorUDP, Interval: 5 * time.Second, Timeout: 15 * time.Second, Fall: 3, Rise: 3, Send: "ping", Receive: "pong"},
 		},
 	}
+	group := &dataplane.Pool{ID: "group", Algorithm: dataplane.RoundRobin, SNAT: dataplane.Transparent, MinActiveMembers: 1,
+		Members: []dataplane.Member{
+			{Address: addr("10.0.0.7"), Port: 5353, Weight: 1, AdminState: dataplane.Enabled},
+			{Address: addr("10.0.0.8"), Port: 5353, Weight: 1, AdminState: dataplane.Enabled},
+		}}
 	want := dataplane.Config{VirtualServers: []dataplane.VirtualServer{
-		{ID: "tcp", Address: addr("10.1.0.1"), Protocol: dataplane.TCP, Pool: nodes,
+		{ID: "tcp", Address: addr("10.1.0.1"), Protocol: dataplane.TCP, Pool: nodes, SorryPool: group,
 			Ports:          []dataplane.PortMap{{Listen: 80, Member: 30080}, {Listen: 100, Member: 30100}, {Listen: 101, Member: 30101}, {Listen: 102, Member: 30102}},
-			Persistence:    &dataplane.Persistence{Timeout: 300 * time.Second},
+			Persistence:    &dataplane.Persistence{Timeout: 300 * time.Second, Shared: "shared", NoPurge: true},
 			Access:         &dataplane.Access{Action: dataplane.Drop, Prefixes: []netip.Prefix{netip.MustParsePrefix("172.16.0.0/12"), netip.MustParsePrefix("192.0.2.1/32")}},
 			MaxConnections: 7, MaxConnectionRate: 8, IdleTimeout: 1800 * time.Second},
 		{ID: "udp", Address: addr("2001:db8::1"), Protocol: dataplane.UDP, Ports: []dataplane.PortMap{{Listen: 53}}, IdleTimeout: 300 * time.Second,
-			Pool: &dataplane.Pool{ID: "group", Algorithm: dataplane.RoundRobin, SNAT: dataplane.Transparent, MinActiveMembers: 1,
-				Members: []dataplane.Member{
-					{Address: addr("10.0.0.7"), Port: 5353, Weight: 1, AdminState: dataplane.Enabled},
-					{Address: addr("10.0.0.8"), Port: 5353, Weight: 1, AdminState: dataplane.Enabled},
-				}}},
+			Pool: group},
 		{ID: "idle", Address: addr("10.1.0.2"), Protocol: dataplane.TCP, Ports: []dataplane.PortMap{{Listen: 80}}, Pool: nodes, IdleTimeout: 1800 * time.Second, Disabled: true},
 	}}
 	got := sim.traffic()

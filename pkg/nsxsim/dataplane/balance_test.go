@@ -3,6 +3,7 @@ package dataplane
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"testing"
@@ -192,19 +193,41 @@ func TestPoolState(t *testing.T) {
 
 func TestStickinessIsBounded(t *testing.T) {
 	now := time.Unix(0, 0)
-	st := newStickiness()
-	st.setTimeout(time.Hour)
-	client := netip.MustParseAddr("10.0.0.0")
-	first := client
-	for range maxTies + 10 {
-		st.touch(client, netip.AddrPort{}, now)
-		client, now = client.Next(), now.Add(time.Millisecond)
+	to := &member{share: share{key: netip.MustParseAddrPort("10.1.0.1:80")}}
+	anyone := func(netip.AddrPort) *member { return to }
+	for _, noPurge := range []bool{false, true} {
+		st := newStickiness()
+		st.set(&Persistence{Timeout: time.Hour, NoPurge: noPurge})
+		client := netip.MustParseAddr("10.0.0.0")
+		held := client
+		st.assign(held, now, anyone)
+		client = client.Next()
+		first := client
+		for range maxTies + 10 {
+			if st.assign(client, now, anyone) != to {
+				t.Fatal("a client that cannot be tied gets no member")
+			}
+			st.release(client, to.key, now)
+			client, now = client.Next(), now.Add(time.Millisecond)
+		}
+		_, hasHeld := st.ties[held]
+		_, hasFirst := st.ties[first]
+		if st.size() != maxTies || !hasHeld || hasFirst != noPurge {
+			t.Errorf("no purge %t: %d ties; among them is the client with a connection: %t, the first of the others: %t", noPurge, st.size(), hasHeld, hasFirst)
+		}
+		st.expire(now.Add(time.Hour))
+		if st.size() != 1 {
+			t.Errorf("%d ties after their time, want the one with a connection", st.size())
+		}
 	}
-	if _, ok := st.ties[first]; len(st.ties) != maxTies || ok {
-		t.Errorf("%d ties; the first client is among them: %t", len(st.ties), ok)
-	}
-	st.expire(now.Add(time.Hour))
-	if len(st.ties) != 0 {
-		t.Errorf("%d ties after their time", len(st.ties))
+}
+
+// Where the host cannot send from a client's address, it is the address that is at fault, not the member.
+func TestDialFromAnAddressThatTheHostLacks(t *testing.T) {
+	target := listening(t, nil, func(net.Conn) {})
+	for _, source := range []string{"192.0.2.1", "::1"} {
+		if _, err := dial(t.Context(), "tcp", netip.MustParseAddr(source), target); !errors.Is(err, errSource) {
+			t.Errorf("from %s: %v", source, err)
+		}
 	}
 }

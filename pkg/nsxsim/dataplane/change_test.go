@@ -195,7 +195,6 @@ func TestListenersThatEnd(t *testing.T) {
 		"virtual server removed": {nil, true},
 		"port removed":           {func(_ *scene, vs *dataplane.VirtualServer) { vs.Ports = vs.Ports[:1] }, false},
 		"other address":          {func(s *scene, vs *dataplane.VirtualServer) { vs.Address = s.addr(vipHost + 1) }, true},
-		"disabled":               {func(_ *scene, vs *dataplane.VirtualServer) { vs.Disabled = true }, true},
 	}
 	for _, protocol := range []dataplane.Protocol{dataplane.TCP, dataplane.UDP} {
 		for name, tt := range tests {
@@ -225,6 +224,32 @@ func TestListenersThatEnd(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// NSX rejects new connections to a disabled virtual server and goes on with those that there are.
+func TestDisabledVirtualServerKeepsItsConnections(t *testing.T) {
+	for protocol, lives := range map[dataplane.Protocol]bool{dataplane.TCP: true, dataplane.UDP: false} {
+		t.Run(string(protocol), func(t *testing.T) {
+			s := newScene(t, protocol, dataplane.Options{})
+			apply(t, s.plane, s.vs)
+			talk := s.talk(t, s.vip)
+			apply(t, s.plane, s.with(func(vs *dataplane.VirtualServer) { vs.Disabled = true }))
+			if err := talk(); (err == nil) != lives {
+				t.Errorf("while disabled: %v, want it to live: %t", err, lives)
+			}
+			if err := bindable(protocol, s.vip); err != nil {
+				t.Errorf("the port is not free: %v", err)
+			}
+			apply(t, s.plane, s.vs)
+			if err := s.talk(t, s.vip)(); err != nil {
+				t.Errorf("enabled again: %v", err)
+			}
+			apply(t, s.plane)
+			if err := talk(); err == nil {
+				t.Error("a connection outlives its virtual server")
+			}
+		})
 	}
 }
 
@@ -440,6 +465,8 @@ func TestPersistence(t *testing.T) {
 	goesTo(home, "before the timeout")
 	clock.Step(59 * time.Second)
 	goesTo(home, "as each connection begins the timeout anew")
+	clock.Step(time.Hour)
+	goesTo(home, "as connections hold the tie")
 
 	apply(t, s.plane, sticky(func(vs *dataplane.VirtualServer) { drain(vs.Pool, dataplane.GracefulDisabled, at) }))
 	goesTo(home, "its member is GRACEFUL_DISABLED")
@@ -460,11 +487,133 @@ func TestPersistenceExpires(t *testing.T) {
 	apply(t, s.plane, s.with(func(vs *dataplane.VirtualServer) { vs.Persistence = &dataplane.Persistence{} })) // 300 s
 	seen := map[string]int{}
 	for range 4 {
-		seen[mustConnect(t, s.addr(clientHost), s.vip).name]++
+		c := mustConnect(t, s.addr(clientHost), s.vip)
+		seen[c.name]++
+		c.Close()
+		s.quiet(t)
 		clock.Step(300 * time.Second)
 	}
 	if want := map[string]int{s.backends[0].name: 2, s.backends[1].name: 2}; !cmp.Equal(seen, want) {
 		t.Error(cmp.Diff(want, seen))
+	}
+}
+
+// quiet waits until nobody is connected.
+func (s *scene) quiet(t *testing.T) {
+	t.Helper()
+	eventually(t, func() error {
+		if n := s.plane.Status().VirtualServers[0].Counters.CurrentConnections; n != 0 {
+			return fmt.Errorf("%d connections", n)
+		}
+		return nil
+	})
+}
+
+// Virtual servers may share a table of persistence, and then send a client to the same member.
+func TestSharedPersistence(t *testing.T) {
+	for shared, want := range map[string]bool{"profile": true, "": false} {
+		s := newScene(t, dataplane.TCP, dataplane.Options{})
+		second := netip.AddrPortFrom(s.vip.Addr(), s.freePort(t, s.vip.Addr()))
+		servers := func() []dataplane.VirtualServer {
+			one := s.with(func(vs *dataplane.VirtualServer) { vs.Persistence = &dataplane.Persistence{Shared: shared} })
+			two := one
+			two.ID, two.Ports = "two", []dataplane.PortMap{{Listen: second.Port()}}
+			return []dataplane.VirtualServer{one, two}
+		}
+		apply(t, s.plane, servers()...)
+		first := mustConnect(t, s.addr(clientHost), s.vip)
+		apply(t, s.plane, servers()...)
+		if c := mustConnect(t, s.addr(clientHost), second); (c.name == first.name) != want {
+			t.Errorf("table %q: the client goes to %s and to %s", shared, first.name, c.name)
+		}
+	}
+}
+
+// A member that has as many connections as it may is passed over.
+func TestMemberLimit(t *testing.T) {
+	s := newScene(t, dataplane.TCP, dataplane.Options{})
+	apply(t, s.plane, s.with(func(vs *dataplane.VirtualServer) {
+		vs.Pool.Members[0].MaxConnections = 1
+		vs.Persistence = &dataplane.Persistence{}
+	}))
+	limited, other := s.backends[0].name, s.backends[1].name
+	var held *client
+	for host := byte(clientHost); held == nil; host++ {
+		if c := mustConnect(t, s.addr(host), s.vip); c.name == limited {
+			held = c
+		}
+	}
+	for range 3 {
+		if c := mustConnect(t, netip.Addr{}, s.vip); c.name != other {
+			t.Errorf("a connection over the limit went to %s", c.name)
+		}
+	}
+	apply(t, s.plane, s.with(func(vs *dataplane.VirtualServer) {
+		for i := range vs.Pool.Members {
+			vs.Pool.Members[i].MaxConnections = 1
+		}
+	}))
+	if _, err := connect(t, netip.Addr{}, s.vip); !wasReset(err) {
+		t.Errorf("with all at their limit: %v, want a reset", err)
+	}
+	held.Close()
+	eventually(t, func() error {
+		c, err := connect(t, netip.Addr{}, s.vip)
+		if err == nil && c.name != limited {
+			err = fmt.Errorf("it went to %s", c.name)
+		}
+		return err
+	})
+}
+
+func TestSorryPool(t *testing.T) {
+	s := newScene(t, dataplane.TCP, dataplane.Options{})
+	sorry := &dataplane.Pool{ID: "sorry", Members: members(s.backends[1])}
+	check := func(want, why string) {
+		t.Helper()
+		if c := mustConnect(t, netip.Addr{}, s.vip); c.name != want {
+			t.Errorf("%s: %s answers, want %s", why, c.name, want)
+		}
+	}
+	set := func(edit func(vs *dataplane.VirtualServer)) {
+		t.Helper()
+		apply(t, s.plane, s.with(func(vs *dataplane.VirtualServer) {
+			vs.SorryPool, vs.Pool.Members = sorry, vs.Pool.Members[:1]
+			edit(vs)
+		}))
+	}
+	set(func(*dataplane.VirtualServer) {})
+	check(s.backends[0].name, "a member is UP")
+	set(func(vs *dataplane.VirtualServer) { drain(vs.Pool, dataplane.GracefulDisabled, 0) })
+	check(s.backends[1].name, "no member may be used")
+	set(func(vs *dataplane.VirtualServer) { vs.Pool = nil })
+	check(s.backends[1].name, "no pool")
+	st := s.plane.Status()
+	if len(st.Pools) != 1 || st.Pools[0].ID != "sorry" || st.Pools[0].Counters.TotalConnections != 2 {
+		t.Errorf("pools: %+v", st.Pools)
+	}
+}
+
+// Members of another IP version than the virtual server are there, but get nothing.
+func TestMembersOfTheOtherIPVersion(t *testing.T) {
+	needIPv6(t)
+	s := newScene(t, dataplane.TCP, dataplane.Options{})
+	local := netip.IPv6Loopback()
+	b := newBackend(t, local, s.freePort(t, local))
+	vip := netip.AddrPortFrom(local, s.freePort(t, local))
+	six := s.vs
+	six.ID, six.Address, six.Ports = "six", local, []dataplane.PortMap{{Listen: vip.Port()}}
+	six.Pool = &dataplane.Pool{ID: "both", Members: members(s.backends[0], b)}
+	four := s.vs
+	four.Pool = six.Pool
+	apply(t, s.plane, six, four)
+	for range 3 {
+		if c := mustConnect(t, netip.Addr{}, vip); c.name != b.name {
+			t.Errorf("an IPv6 client is served by %s", c.name)
+		}
+		if c := mustConnect(t, netip.Addr{}, s.vip); c.name != s.backends[0].name {
+			t.Errorf("an IPv4 client is served by %s", c.name)
+		}
 	}
 }
 

@@ -27,8 +27,11 @@ type VirtualServer struct {
 	Protocol Protocol
 	Ports    []PortMap
 	// Pool may be shared: virtual servers whose pools have the same ID share its members, their health and
-	// their counters, and must give equal contents. Nil: every connection is reset, every datagram dropped.
+	// their counters, and must give equal contents. Members of another IP version than Address are not used.
+	// Nil: every connection is reset, every datagram dropped.
 	Pool *Pool
+	// SorryPool serves where no member of Pool can. Nil: there is none.
+	SorryPool *Pool
 	// Persistence by source address, shared by all ports of the virtual server; nil: none.
 	Persistence *Persistence
 	// HTTP makes a TCP virtual server one of layer 7, which understands the requests that it passes on; nil: layer 4.
@@ -42,7 +45,7 @@ type VirtualServer struct {
 	// IdleTimeout after which a connection is reset or a flow forgotten. 0: NSX's defaults, 1800 s for TCP
 	// (LbFastTcpProfile) and 300 s for UDP (LbFastUdpProfile).
 	IdleTimeout time.Duration
-	// Disabled: no listeners; the state is DISABLED.
+	// Disabled: no listeners; the state is DISABLED. TCP connections that there are live on.
 	Disabled bool
 	// Offloaded: somebody else carries the traffic, so that there are no listeners. Its pool is checked all the same, and
 	// its state is the pool's.
@@ -76,8 +79,12 @@ type PortMap struct {
 
 // Persistence ties a client's address to a member, as LbSourceIpPersistenceProfile does.
 type Persistence struct {
-	// Timeout after the client's last connection began or ended. 0: 300 s.
+	// Timeout after the client's last connection ended. 0: 300 s.
 	Timeout time.Duration
+	// Shared is the name of a table that all virtual servers with that name have in common; "": one of its own.
+	Shared string
+	// NoPurge: while the table is full, new clients are not tied, instead of those that would expire first let go.
+	NoPurge bool
 }
 
 // Access lets clients in or keeps them out by address, as access_list_control does when their connections or flows
@@ -162,6 +169,8 @@ type Member struct {
 	AdminState AdminState
 	// Backup members serve only while fewer than MinActiveMembers primary ones are UP.
 	Backup bool
+	// MaxConnections at once, after which the member is passed over. 0: no limit.
+	MaxConnections int
 }
 
 // MonitorType says how a monitor probes. The names are NSX's, without the "Lb...Monitor" around them.
@@ -182,8 +191,7 @@ const (
 type Monitor struct {
 	ID   string // unique in its pool
 	Type MonitorType
-	// Port to probe; 0: the member's own port, else the member port of the first port of the first virtual
-	// server in the Config that uses the pool.
+	// Port to probe; 0: the member's own port. Without that either, all probes but ICMP's fail, as in NSX.
 	Port     uint16
 	Interval time.Duration // from the start of a probe to the start of the next; 0: 5 s
 	Timeout  time.Duration // of one probe; 0: 15 s

@@ -8,8 +8,10 @@
 //
 // What happens to connections when the desired state changes:
 //
-//   - A virtual server that is gone, disabled, or has another address loses its listeners and its connections
-//     (they are reset) at once; so does a single port that is gone.
+//   - A virtual server that is gone or has another address loses its listeners and its connections (they are
+//     reset) at once; so does a single port that is gone.
+//   - One that is disabled loses its listeners, so that new connections are refused. TCP connections that there
+//     are live on, as in NSX; UDP flows end with the listener that they answer through.
 //   - A virtual server that moves to another pool keeps its listeners and its TCP connections, which stay with
 //     the pool that they began with, even when that is gone; its UDP flows choose a member of the new pool with
 //     their next datagram.

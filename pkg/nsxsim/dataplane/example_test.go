@@ -26,7 +26,7 @@ func Example() {
 		Pool: &dataplane.Pool{
 			ID:       "nodes",
 			Members:  []dataplane.Member{{Address: member.Addr()}},
-			Monitors: []dataplane.Monitor{{ID: "healthz", Type: dataplane.MonitorHTTP, URL: "/healthz"}},
+			Monitors: []dataplane.Monitor{{ID: "healthz", Type: dataplane.MonitorHTTP, URL: "/healthz", Port: member.Port()}},
 		},
 	}}})
 	if err != nil {

@@ -113,24 +113,6 @@ func needIPv6(t *testing.T) {
 	l.Close()
 }
 
-func TestTransparentFallsBackWhereTheClientsAddressCannotBeUsed(t *testing.T) {
-	needIPv6(t)
-	// An IPv6 client of an IPv4 member: the member cannot be sent the client's address.
-	s := newScene(t, dataplane.TCP, dataplane.Options{})
-	vip := netip.AddrPortFrom(netip.IPv6Loopback(), s.freePort(t, netip.IPv6Loopback()))
-	apply(t, s.plane, s.with(func(vs *dataplane.VirtualServer) {
-		vs.Address, vs.Ports = vip.Addr(), []dataplane.PortMap{{Listen: vip.Port()}}
-		vs.Pool.SNAT = dataplane.Transparent
-	}))
-	if c := mustConnect(t, netip.Addr{}, vip); c.seen != s.addr(snatHost) {
-		t.Errorf("the backend saw %v, want %v", c.seen, s.addr(snatHost))
-	}
-	vs := s.plane.Status().VirtualServers[0]
-	if vs.State != dataplane.StateUp || !strings.Contains(vs.Reason, "not transparent for client ::1") {
-		t.Errorf("status is %s, %q", vs.State, vs.Reason)
-	}
-}
-
 func TestIPv6(t *testing.T) {
 	needIPv6(t)
 	for _, snat := range []dataplane.SNAT{dataplane.AutoMap, dataplane.Transparent} {

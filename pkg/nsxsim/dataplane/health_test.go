@@ -234,7 +234,7 @@ func TestAllMonitorsMustSucceed(t *testing.T) {
 	memberStates(t, s.plane, up)
 }
 
-// The port that a monitor probes is its own, else the member's, else the virtual server's member port.
+// The port that a monitor probes is its own, else the member's.
 func TestMonitoredPort(t *testing.T) {
 	for name, edit := range map[string]func(vs *dataplane.VirtualServer, port uint16){
 		"monitor": func(vs *dataplane.VirtualServer, port uint16) {
@@ -242,9 +242,6 @@ func TestMonitoredPort(t *testing.T) {
 		},
 		"member": func(vs *dataplane.VirtualServer, port uint16) {
 			vs.Pool.Members[0].Port, vs.Ports[0].Member = port, 2
-		},
-		"virtual server": func(vs *dataplane.VirtualServer, port uint16) {
-			vs.Pool.Members[0].Port, vs.Ports[0].Member = 0, port
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -62,7 +62,7 @@ func (s *session) proxy(server net.Conn) *httputil.ReverseProxy {
 			server = nil
 			return conn, nil
 		}
-		conn, err := s.dial(s.member)
+		conn, err := s.dial(s.pool, s.member)
 		if err == nil && !s.own(conn) {
 			err = net.ErrClosed
 		}

@@ -49,8 +49,11 @@ func normalize(cfg Config) ([]desired, error) {
 		}
 		seen[vs.ID] = true
 		d := desired{VirtualServer: vs.withDefaults()}
-		d.Pool, d.fault = pools.share(vs.Pool)
-		d.fault = cmp.Or(d.VirtualServer.check(), d.fault)
+		var faults [3]error
+		faults[0] = d.VirtualServer.check()
+		d.Pool, faults[1] = pools.share(vs.Pool)
+		d.SorryPool, faults[2] = pools.share(vs.SorryPool)
+		d.fault = cmp.Or(faults[:]...)
 		if d.fault != nil {
 			errs = append(errs, fmt.Errorf("virtual server %s: %w", d.ID, d.fault))
 		}
@@ -106,7 +109,8 @@ func (vs VirtualServer) withDefaults() VirtualServer {
 		vs.Ports[i].Member = cmp.Or(vs.Ports[i].Member, vs.Ports[i].Listen)
 	}
 	if vs.Persistence != nil {
-		vs.Persistence = &Persistence{Timeout: cmp.Or(vs.Persistence.Timeout, 300*time.Second)}
+		vs.Persistence = new(*vs.Persistence)
+		vs.Persistence.Timeout = cmp.Or(vs.Persistence.Timeout, 300*time.Second)
 	}
 	if vs.HTTP != nil {
 		vs.HTTP = new(*vs.HTTP)
@@ -202,8 +206,8 @@ func (p *Pool) check() error {
 			return fmt.Errorf("member address %v: %w", m.Address, ErrInvalid)
 		case members[key]:
 			return fmt.Errorf("member %v is given twice: %w", key, ErrInvalid)
-		case m.Weight < 0:
-			return fmt.Errorf("member %v: negative weight: %w", key, ErrInvalid)
+		case m.Weight < 0 || m.MaxConnections < 0:
+			return fmt.Errorf("member %v: negative weight or limit: %w", key, ErrInvalid)
 		case !slices.Contains([]AdminState{Enabled, Disabled, GracefulDisabled}, m.AdminState):
 			return fmt.Errorf("member %v: admin state %q: %w", key, m.AdminState, ErrInvalid)
 		}
@@ -231,6 +235,11 @@ func (p *Pool) check() error {
 		monitors[m.ID] = true
 	}
 	return nil
+}
+
+// pools are all that the virtual server uses, each once or more.
+func (vs *VirtualServer) pools() []*Pool {
+	return slices.DeleteFunc([]*Pool{vs.Pool, vs.SorryPool}, func(p *Pool) bool { return p == nil })
 }
 
 // memberPort of a listening port: the pair's other half.

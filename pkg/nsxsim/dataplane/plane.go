@@ -60,6 +60,8 @@ type Plane struct {
 	mu             sync.Mutex // orders Apply and Close; nothing on the data path takes it
 	virtualServers []*virtualServer
 	pools          []*pool
+	byID           map[string]*pool
+	shared         map[string]*stickiness // by Persistence.Shared
 }
 
 // New returns a Plane that serves nothing yet. Close it to end its goroutines.
@@ -110,7 +112,8 @@ func (p *Plane) Apply(ctx context.Context, cfg Config) error {
 		vs.narrow(wanted[vs.id]) // closes it, if it is not wanted
 		running[vs.id] = vs
 	}
-	pools, unused := p.applyPools(all)
+	unused := p.applyPools(all)
+	p.share(all)
 	p.virtualServers = nil
 	for _, d := range all {
 		vs := running[d.ID]
@@ -118,11 +121,7 @@ func (p *Plane) Apply(ctx context.Context, cfg Config) error {
 			vs = newVirtualServer(p, d.ID)
 		}
 		p.virtualServers = append(p.virtualServers, vs)
-		var pool *pool
-		if d.Pool != nil {
-			pool = pools[d.Pool.ID]
-		}
-		vs.apply(ctx, d, pool)
+		vs.apply(ctx, d)
 	}
 	for _, pool := range unused {
 		pool.close()
@@ -130,37 +129,56 @@ func (p *Plane) Apply(ctx context.Context, cfg Config) error {
 	return invalid
 }
 
-// applyPools makes the pools of all the desired state, and returns them by id. The unused ones are still to be closed.
-func (p *Plane) applyPools(all []desired) (pools map[string]*pool, unused map[string]*pool) {
-	pools, unused = map[string]*pool{}, map[string]*pool{}
-	for _, running := range p.pools {
-		unused[running.id] = running
-	}
+// applyPools makes the pools of all the desired state. Those that it returns are not wanted any more, and still to be
+// closed.
+func (p *Plane) applyPools(all []desired) (unused map[string]*pool) {
+	unused = p.byID
+	p.pools, p.byID = nil, map[string]*pool{}
 	inUse := map[string]bool{}
 	for _, d := range all {
-		if d.Pool != nil && d.fault == nil && !d.Disabled {
-			inUse[d.Pool.ID] = true
+		for _, cfg := range d.pools() {
+			inUse[cfg.ID] = inUse[cfg.ID] || d.fault == nil && !d.Disabled
 		}
 	}
-	p.pools = nil
 	for _, d := range all {
-		if d.Pool == nil || pools[d.Pool.ID] != nil {
+		for _, cfg := range d.pools() {
+			if p.byID[cfg.ID] != nil {
+				continue
+			}
+			pool := unused[cfg.ID]
+			if pool == nil {
+				pool = newPool(p, cfg.ID)
+			}
+			delete(unused, pool.id)
+			p.pools = append(p.pools, pool)
+			p.byID[pool.id] = pool
+			pool.apply(cfg, inUse[pool.id])
+		}
+	}
+	return unused
+}
+
+// poolOf gives the running pool of a Config's; nil for nil.
+func (p *Plane) poolOf(cfg *Pool) *pool {
+	if cfg == nil {
+		return nil
+	}
+	return p.byID[cfg.ID]
+}
+
+// share keeps the tables of persistence that virtual servers share, and makes those that are new.
+func (p *Plane) share(all []desired) {
+	before := p.shared
+	p.shared = map[string]*stickiness{}
+	for _, d := range all {
+		if d.Persistence == nil || d.Persistence.Shared == "" || p.shared[d.Persistence.Shared] != nil {
 			continue
 		}
-		pool := unused[d.Pool.ID]
-		if pool == nil {
-			pool = newPool(p, d.Pool.ID)
+		name := d.Persistence.Shared
+		if p.shared[name] = before[name]; p.shared[name] == nil {
+			p.shared[name] = newStickiness()
 		}
-		delete(unused, pool.id)
-		pools[pool.id] = pool
-		p.pools = append(p.pools, pool)
-		var probePort uint16
-		if len(d.Ports) > 0 {
-			probePort = d.Ports[0].Member
-		}
-		pool.apply(d.Pool, probePort, inUse[pool.id])
 	}
-	return pools, unused
 }
 
 // keepHouse does what time asks for, until Close.

@@ -45,8 +45,8 @@ func newPool(plane *Plane, id string) *pool {
 	return &pool{plane: plane, id: id, byKey: map[netip.AddrPort]*member{}}
 }
 
-// apply makes cfg the desired state. probePort is for members and monitors that name no port.
-func (p *pool) apply(cfg *Pool, probePort uint16, inUse bool) {
+// apply makes cfg the desired state.
+func (p *pool) apply(cfg *Pool, inUse bool) {
 	p.mu.Lock()
 	var cut []*session
 	old := p.byKey
@@ -62,7 +62,7 @@ func (p *pool) apply(cfg *Pool, probePort uint16, inUse bool) {
 		mem.cfg, mem.weight = m, m.Weight
 		p.members = append(p.members, mem)
 		p.byKey[key] = mem
-		p.monitor(mem, probePort)
+		p.monitor(mem)
 		if p.judge(mem) && !known {
 			mem.changed = time.Time{} // how it begins is no change
 		}
@@ -95,11 +95,11 @@ func (p *pool) close() {
 
 // monitor starts and stops the probers of a member so that they are what the pool's monitors want. A prober
 // that replaces another of the same monitor goes on from its verdict.
-func (p *pool) monitor(mem *member, probePort uint16) {
+func (p *pool) monitor(mem *member) {
 	wanted := map[string]*prober{}
 	for i := range p.cfg.Monitors {
 		mon := &p.cfg.Monitors[i]
-		target := netip.AddrPortFrom(mem.cfg.Address, cmp.Or(mon.Port, mem.cfg.Port, probePort))
+		target := netip.AddrPortFrom(mem.cfg.Address, cmp.Or(mon.Port, mem.cfg.Port))
 		running := mem.probers[mon.ID]
 		if running != nil && running.sameAs(mon, target) {
 			wanted[mon.ID] = running
@@ -185,8 +185,8 @@ func (p *pool) assign(s *session, preferred netip.AddrPort, tried []netip.AddrPo
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	chosen := p.byKey[preferred]
-	if chosen == nil || !p.serves(chosen) || chosen.cfg.AdminState == Disabled || slices.Contains(tried, preferred) {
-		candidates := p.eligible(tried)
+	if chosen == nil || !p.takes(chosen, s) || chosen.cfg.AdminState == Disabled || slices.Contains(tried, preferred) {
+		candidates := p.eligible(s, tried)
 		if len(candidates) == 0 {
 			return nil
 		}
@@ -199,11 +199,18 @@ func (p *pool) assign(s *session, preferred netip.AddrPort, tried []netip.AddrPo
 
 // eligible returns the members for a new connection: the primary ones that are UP and ENABLED; the backup ones
 // if there are too few of these, or if all of these were tried.
-func (p *pool) eligible(tried []netip.AddrPort) []*share {
+func (p *pool) eligible(s *session, tried []netip.AddrPort) []*share {
 	var primary, backup []*share
+	active := 0
 	for _, m := range p.members {
 		switch {
 		case !p.serves(m) || m.cfg.AdminState != Enabled:
+			continue
+		case !m.cfg.Backup:
+			active++
+		}
+		switch {
+		case !p.takes(m, s):
 		case m.cfg.Backup:
 			backup = append(backup, &m.share)
 		default:
@@ -213,7 +220,7 @@ func (p *pool) eligible(tried []netip.AddrPort) []*share {
 	untried := func(all []*share) []*share {
 		return slices.DeleteFunc(all, func(s *share) bool { return slices.Contains(tried, s.key) })
 	}
-	tooFew := len(primary) < p.cfg.MinActiveMembers
+	tooFew := active < p.cfg.MinActiveMembers
 	primary, backup = untried(primary), untried(backup)
 	if len(primary) == 0 || (tooFew && len(backup) > 0) {
 		return backup
@@ -224,6 +231,12 @@ func (p *pool) eligible(tried []netip.AddrPort) []*share {
 // serves tells whether a member is UP for the active monitors and the passive one.
 func (p *pool) serves(m *member) bool {
 	return m.up && (p.cfg.Passive == nil || !p.plane.clock.Now().Before(m.benched))
+}
+
+// takes tells whether a member may get a session: it is UP, of the client's IP version, and below its limit.
+func (p *pool) takes(m *member, s *session) bool {
+	return p.serves(m) && m.key.Addr().Is4() == s.client.Addr().Is4() &&
+		(m.cfg.MaxConnections == 0 || m.connections < m.cfg.MaxConnections)
 }
 
 // failed and succeeded tell the passive monitor of a client's connection to a member.

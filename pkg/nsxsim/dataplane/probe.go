@@ -19,6 +19,9 @@ var errUnprobed = errors.New("this host cannot probe")
 
 // probe checks one target once, the way the monitor says. It returns nil if the target is well.
 func probe(ctx context.Context, dial dialFunc, source netip.Addr, m *Monitor, target netip.AddrPort) error {
+	if target.Port() == 0 && m.Type != MonitorICMP {
+		return fmt.Errorf("%s %v: neither the member nor the monitor has a port", m.Type, target.Addr())
+	}
 	ctx, cancel := context.WithTimeout(ctx, m.Timeout)
 	defer cancel()
 	var err error

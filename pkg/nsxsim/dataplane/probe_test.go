@@ -194,6 +194,16 @@ func TestTLSThatCannotBe(t *testing.T) {
 	}
 }
 
+// There must be a port in the member or in the monitor: NSX looks nowhere else.
+func TestProbesWithoutAPort(t *testing.T) {
+	for _, kind := range []MonitorType{MonitorHTTP, MonitorHTTPS, MonitorTCP, MonitorUDP} {
+		err := look(t, Monitor{Type: kind, Send: "x", Receive: "x"}, netip.MustParseAddrPort("127.0.0.1:0"))
+		if err := explained(err, "neither the member nor the monitor has a port"); err != nil {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+}
+
 func TestICMPProbes(t *testing.T) {
 	for _, target := range []string{"127.0.0.1", "::1"} {
 		err := probeICMP(t.Context(), netip.Addr{}, netip.MustParseAddr(target), 56)

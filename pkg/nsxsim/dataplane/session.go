@@ -20,7 +20,8 @@ type session struct {
 	protocol   Protocol
 	client     netip.AddrPort
 	http       *HTTP       // nil: layer 4
-	pool       *pool       // nil: the virtual server has none
+	pools      []*pool     // in the order in which they are asked for a member
+	pool       *pool       // of the member, once connected
 	sticky     *stickiness // nil: no persistence
 	memberPort uint16
 	member     *member // once connected
@@ -71,12 +72,9 @@ func (s *session) end() {
 	}
 	s.mu.Unlock()
 	if s.member != nil {
-		s.pool.release(s, s.member)
+		s.release(s.pool, s.member)
 		s.pool.counters.end()
 		s.member.counters.end()
-		if s.sticky != nil {
-			s.sticky.touch(s.client.Addr(), s.member.key, s.plane().clock.Now())
-		}
 	}
 	s.listener.vs.forget(s)
 }
@@ -85,61 +83,75 @@ func (s *session) plane() *Plane { return s.listener.vs.plane }
 
 // connect chooses a member and connects to it; when that fails, to the next. It returns nil if no member answers.
 func (s *session) connect() net.Conn {
-	if s.pool == nil {
-		return nil
+	for _, p := range s.pools {
+		if conn := s.connectTo(p); conn != nil || s.ctx.Err() != nil {
+			return conn
+		}
 	}
+	return nil
+}
+
+func (s *session) connectTo(p *pool) net.Conn {
 	var tried []netip.AddrPort
 	for range s.plane().opts.DialAttempts {
-		m := s.choose(tried)
+		m := s.choose(p, tried)
 		if m == nil {
 			return nil
 		}
-		conn, err := s.dial(m)
+		conn, err := s.dial(p, m)
 		if err == nil && s.own(conn) {
-			s.member = m
-			s.pool.succeeded(m)
+			s.pool, s.member = p, m
+			p.succeeded(m)
 			m.counters.begin()
-			s.pool.counters.begin()
+			p.counters.begin()
 			return conn
 		}
-		s.pool.release(s, m)
+		s.release(p, m)
 		if s.ctx.Err() != nil {
 			return nil
 		}
-		s.pool.failed(m)
+		p.failed(m)
 		m.counters.refused.Add(1)
-		s.pool.counters.refused.Add(1)
-		s.plane().opts.Logger.V(2).Info("Member does not answer", "pool", s.pool.id, "member", m.key, "err", err)
+		p.counters.refused.Add(1)
+		s.plane().opts.Logger.V(2).Info("Member does not answer", "pool", p.id, "member", m.key, "err", err)
 		tried = append(tried, m.key)
 	}
 	return nil
 }
 
 // choose ties the session to the member that the client's persistence or else the pool's algorithm names.
-func (s *session) choose(tried []netip.AddrPort) *member {
+func (s *session) choose(p *pool, tried []netip.AddrPort) *member {
 	if s.sticky == nil {
-		return s.pool.assign(s, netip.AddrPort{}, tried)
+		return p.assign(s, netip.AddrPort{}, tried)
 	}
 	return s.sticky.assign(s.client.Addr(), s.plane().clock.Now(), func(preferred netip.AddrPort) *member {
-		return s.pool.assign(s, preferred, tried)
+		return p.assign(s, preferred, tried)
 	})
 }
 
+// release undoes choose.
+func (s *session) release(p *pool, m *member) {
+	p.release(s, m)
+	if s.sticky != nil {
+		s.sticky.release(s.client.Addr(), m.key, s.plane().clock.Now())
+	}
+}
+
 // dial connects to a member with the source address that the pool's SNAT asks for.
-func (s *session) dial(m *member) (net.Conn, error) {
+func (s *session) dial(p *pool, m *member) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(s.ctx, s.plane().opts.DialTimeout)
 	defer cancel()
 	network := map[Protocol]string{TCP: "tcp", UDP: "udp"}[s.protocol]
 	target := netip.AddrPortFrom(m.key.Addr(), cmp.Or(m.key.Port(), s.memberPort))
-	if s.pool.snat() != Transparent {
+	if p.snat() != Transparent {
 		return s.plane().dialFromSNAT(ctx, network, target)
 	}
 	conn, err := dial(ctx, network, s.client.Addr(), target)
 	switch {
 	case err == nil:
-		s.pool.noteOpaque("")
+		p.noteOpaque("")
 	case errors.Is(err, errSource):
-		s.pool.noteOpaque(fmt.Sprintf("not transparent for client %v: %v", s.client.Addr(), err))
+		p.noteOpaque(fmt.Sprintf("not transparent for client %v: %v", s.client.Addr(), err))
 		return s.plane().dialFromSNAT(ctx, network, target)
 	}
 	return conn, err

@@ -6,68 +6,78 @@ import (
 	"time"
 )
 
-// maxTies bounds the clients that one virtual server remembers; the one that expires first makes room.
+// maxTies bounds the clients that one table remembers.
 const maxTies = 1 << 16
 
 // stickiness remembers which member a client's address is tied to: source-IP persistence.
 type stickiness struct {
 	mu      sync.Mutex // held around the choice of a member, so that two first connections of a client agree
 	timeout time.Duration
-	ties    map[netip.Addr]tie
+	noPurge bool
+	ties    map[netip.Addr]*tie
 }
 
 type tie struct {
-	member  netip.AddrPort
-	expires time.Time
+	member      netip.AddrPort
+	connections int       // that hold it
+	expires     time.Time // once there are none
 }
 
-func newStickiness() *stickiness { return &stickiness{ties: map[netip.Addr]tie{}} }
+func newStickiness() *stickiness { return &stickiness{ties: map[netip.Addr]*tie{}} }
 
-func (t *stickiness) setTimeout(d time.Duration) {
+func (t *stickiness) set(p *Persistence) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.timeout = d
+	t.timeout, t.noPurge = p.Timeout, p.NoPurge
 }
 
-// assign hands the member that the client is tied to (or none) to choose, and ties the client to its choice.
+// assign hands the member that the client is tied to (or none) to choose, and ties the client to its choice until
+// release.
 func (t *stickiness) assign(client netip.Addr, now time.Time, choose func(preferred netip.AddrPort) *member) *member {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var preferred netip.AddrPort
-	if known := t.ties[client]; now.Before(known.expires) {
+	known := t.ties[client]
+	if known != nil && (known.connections > 0 || now.Before(known.expires)) {
 		preferred = known.member
 	}
 	m := choose(preferred)
-	if m != nil {
-		t.tie(client, m.key, now)
+	switch {
+	case m == nil:
+	case known != nil && known.member == m.key:
+		known.connections++
+	case known != nil:
+		t.ties[client] = &tie{member: m.key, connections: 1}
+	case len(t.ties) < maxTies || t.makeRoom():
+		t.ties[client] = &tie{member: m.key, connections: 1}
 	}
 	return m
 }
 
-// touch lets the timeout begin anew, when a connection to member ends, unless the client is tied elsewhere by now.
-func (t *stickiness) touch(client netip.Addr, member netip.AddrPort, now time.Time) {
+// release gives back what a connection to member held. With the last one the timeout begins, unless the client is
+// tied elsewhere by now.
+func (t *stickiness) release(client netip.Addr, member netip.AddrPort, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if known, ok := t.ties[client]; !ok || known.member == member {
-		t.tie(client, member, now)
+	if known := t.ties[client]; known != nil && known.member == member && known.connections > 0 {
+		known.connections--
+		known.expires = now.Add(t.timeout)
 	}
 }
 
-func (t *stickiness) tie(client netip.Addr, member netip.AddrPort, now time.Time) {
-	if _, ok := t.ties[client]; !ok && len(t.ties) >= maxTies {
-		delete(t.ties, t.firstToExpire())
+// makeRoom lets the client go whose tie expires first, if any may go.
+func (t *stickiness) makeRoom() bool {
+	if t.noPurge {
+		return false
 	}
-	t.ties[client] = tie{member: member, expires: now.Add(t.timeout)}
-}
-
-func (t *stickiness) firstToExpire() netip.Addr {
 	var first netip.Addr
 	for client, tie := range t.ties {
-		if !first.IsValid() || tie.expires.Before(t.ties[first].expires) {
+		if tie.connections == 0 && (!first.IsValid() || tie.expires.Before(t.ties[first].expires)) {
 			first = client
 		}
 	}
-	return first
+	delete(t.ties, first)
+	return first.IsValid()
 }
 
 // expire forgets the ties that are over.
@@ -75,8 +85,15 @@ func (t *stickiness) expire(now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for client, tie := range t.ties {
-		if !now.Before(tie.expires) {
+		if tie.connections == 0 && !now.Before(tie.expires) {
 			delete(t.ties, client)
 		}
 	}
+}
+
+// size is the number of clients that are tied.
+func (t *stickiness) size() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.ties)
 }

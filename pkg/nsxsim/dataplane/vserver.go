@@ -21,7 +21,9 @@ type virtualServer struct {
 	mu        sync.Mutex // never held across I/O that can block
 	want      desired
 	pool      *pool // nil: none
+	sorry     *pool // nil: none
 	sticky    *stickiness
+	sharing   bool // sticky is other virtual servers', too
 	limiter   *rate.Limiter
 	listeners map[uint16]*listener
 	sessions  map[*session]struct{}
@@ -40,18 +42,28 @@ func (d *desired) serves(address netip.Addr, protocol Protocol, port uint16) boo
 		slices.ContainsFunc(d.Ports, func(p PortMap) bool { return p.Listen == port })
 }
 
-// narrow ends the listeners, and their connections, that d does not want.
+// keeps tells whether d lets a session live that began when vs was as want has it.
+func (d *desired) keeps(s *session, want *desired) bool {
+	enabled := *d
+	enabled.Disabled = d.Disabled && s.protocol == UDP // whose flows go with the listener that they answer through
+	return enabled.serves(want.Address, want.Protocol, s.listener.port)
+}
+
+// narrow ends the listeners and the sessions that d does not want.
 func (vs *virtualServer) narrow(d desired) {
 	vs.mu.Lock()
 	var cut []*session
 	var unwanted []*listener
 	for port, l := range vs.listeners {
-		if d.serves(vs.want.Address, vs.want.Protocol, port) {
-			continue
+		if !d.serves(vs.want.Address, vs.want.Protocol, port) {
+			delete(vs.listeners, port)
+			unwanted = append(unwanted, l)
 		}
-		delete(vs.listeners, port)
-		unwanted = append(unwanted, l)
-		cut = append(cut, vs.sessionsOf(l)...)
+	}
+	for s := range vs.sessions {
+		if !d.keeps(s, &vs.want) {
+			cut = append(cut, s)
+		}
 	}
 	vs.mu.Unlock()
 	for _, l := range unwanted {
@@ -65,14 +77,15 @@ func (vs *virtualServer) narrow(d desired) {
 // close ends everything.
 func (vs *virtualServer) close() { vs.narrow(desired{}) }
 
-// apply makes d, served by pool, the desired state. The virtual server was narrowed to d before.
-func (vs *virtualServer) apply(ctx context.Context, d desired, pool *pool) {
+// apply makes d the desired state. The virtual server was narrowed to d before.
+func (vs *virtualServer) apply(ctx context.Context, d desired) {
+	pool := vs.plane.poolOf(d.Pool)
 	vs.mu.Lock()
 	before := vs.want
 	moved := vs.pool != pool
-	vs.want, vs.pool = d, pool
+	vs.want, vs.pool, vs.sorry = d, pool, vs.plane.poolOf(d.SorryPool)
 	vs.limit(before.MaxConnectionRate)
-	vs.stick()
+	vs.stick(vs.plane.shared)
 	var cut []*session
 	if d.listens() {
 		for _, p := range d.Ports {
@@ -98,15 +111,20 @@ func (vs *virtualServer) limit(before int) {
 	}
 }
 
-func (vs *virtualServer) stick() {
-	if vs.want.Persistence == nil {
+// stick gives the virtual server its table of persistence: one of its own, or one of those that are shared.
+func (vs *virtualServer) stick(shared map[string]*stickiness) {
+	p := vs.want.Persistence
+	switch {
+	case p == nil:
 		vs.sticky = nil
 		return
-	}
-	if vs.sticky == nil {
+	case p.Shared != "":
+		vs.sticky = shared[p.Shared]
+	case vs.sticky == nil || vs.sharing:
 		vs.sticky = newStickiness()
 	}
-	vs.sticky.setTimeout(vs.want.Persistence.Timeout)
+	vs.sharing = p.Shared != ""
+	vs.sticky.set(p)
 }
 
 // bind opens the listeners that are not open.
@@ -158,7 +176,12 @@ func (vs *virtualServer) admit(l *listener, client netip.AddrPort) *session {
 	}
 	s := &session{
 		listener: l, protocol: vs.want.Protocol, client: client,
-		http: vs.want.HTTP, pool: vs.pool, sticky: vs.sticky, memberPort: vs.want.memberPort(l.port),
+		http: vs.want.HTTP, sticky: vs.sticky, memberPort: vs.want.memberPort(l.port),
+	}
+	for _, p := range []*pool{vs.pool, vs.sorry} {
+		if p != nil {
+			s.pools = append(s.pools, p)
+		}
 	}
 	s.ctx, s.cancel = context.WithCancel(vs.plane.ctx)
 	s.touch()
