@@ -64,12 +64,15 @@ type crowd struct {
 }
 
 // crowd has clients ask a URL.
-func (s *Stage) crowd(url string) *crowd {
+func (s *Stage) crowd(url string) *crowd { return s.crowdOf(1, visitors, url) }
+
+// crowdOf has the clients from one to another, by number, ask a URL.
+func (s *Stage) crowdOf(first, last int, url string) *crowd {
 	c := &crowd{}
 	ctx := s.clients
 	stay, leave := context.WithCancel(ctx)
 	c.leave = leave
-	for i := range visitors {
+	for i := first; i <= last; i++ {
 		one := func() {
 			defer c.running.Done()
 			ticker := time.NewTicker(visitEvery)
@@ -80,7 +83,7 @@ func (s *Stage) crowd(url string) *crowd {
 					return
 				case <-ticker.C:
 				}
-				v := s.visit(ctx, i+1, url, 0)
+				v := s.visit(ctx, i, url, 0)
 				c.mu.Lock()
 				c.made = append(c.made, v)
 				c.mu.Unlock()

@@ -40,6 +40,7 @@ func All() []Scenario {
 		{13, "delete a Service, and many of them", deletion},
 		{15, "a Service made by a program", program},
 		{16, "EXTERNAL-IP stays over edits and restarts", stays},
+		{17, "source ranges: who is let in", sourceRanges},
 	}
 }
 
