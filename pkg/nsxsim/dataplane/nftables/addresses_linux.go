@@ -3,7 +3,6 @@ package nftables
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"strings"
@@ -19,19 +18,33 @@ const routeProtocol netlink.RouteProtocol = 78
 // addresses are those of virtual servers that this host answers for: local routes, which make the kernel answer ARP (for
 // IPv6: take what is routed here) and pings, and let sockets be bound, without being any interface's address.
 type addresses struct {
+	handle  *netlink.Handle
 	claimed map[netip.Addr]bool // true: by a route of ours
 }
 
-// forgetOld removes the routes that an earlier process has left.
-func forgetOld() error {
+// newAddresses removes the routes that an earlier process has left.
+func newAddresses() (*addresses, error) {
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("opening a netlink socket: %w", err)
+	}
+	a := &addresses{handle, map[netip.Addr]bool{}}
+	if err := a.forgetOld(); err != nil {
+		handle.Close()
+		return nil, err
+	}
+	return a, nil
+}
+
+func (a *addresses) forgetOld() error {
 	for _, number := range []int{unix.AF_INET, unix.AF_INET6} {
-		old, err := netlink.RouteListFiltered(number, &netlink.Route{Protocol: routeProtocol, Table: unix.RT_TABLE_LOCAL},
+		old, err := a.handle.RouteListFiltered(number, &netlink.Route{Protocol: routeProtocol, Table: unix.RT_TABLE_LOCAL},
 			netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
 		if err != nil {
 			return fmt.Errorf("listing local routes: %w", err)
 		}
 		for _, r := range old {
-			if err := netlink.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
+			if err := a.handle.RouteDel(&r); err != nil && !errors.Is(err, unix.ESRCH) {
 				return fmt.Errorf("removing the route %v, left over: %w", r.Dst, err)
 			}
 		}
@@ -44,11 +57,7 @@ func (a *addresses) claim(address netip.Addr) error {
 	if _, known := a.claimed[address]; known {
 		return nil
 	}
-	r, err := routeTo(address)
-	if err != nil {
-		return err
-	}
-	switch err := netlink.RouteAdd(r); {
+	switch err := a.handle.RouteAdd(routeTo(address)); {
 	case errors.Is(err, unix.EEXIST): // an address of the host's own, which stays when the virtual server goes
 		a.claimed[address] = false
 	case err != nil:
@@ -57,6 +66,13 @@ func (a *addresses) claim(address netip.Addr) error {
 		a.claimed[address] = true
 	}
 	return nil
+}
+
+// close gives all back.
+func (a *addresses) close() error {
+	err := a.releaseBut(nil)
+	a.handle.Close()
+	return err
 }
 
 // releaseBut gives back all addresses but those wanted.
@@ -70,30 +86,25 @@ func (a *addresses) releaseBut(wanted map[netip.Addr]bool) error {
 		if !ours {
 			continue
 		}
-		r, err := routeTo(address)
-		if err == nil {
-			err = netlink.RouteDel(r)
-		}
-		if err != nil && !errors.Is(err, unix.ESRCH) {
+		if err := a.handle.RouteDel(routeTo(address)); err != nil && !errors.Is(err, unix.ESRCH) {
 			errs = append(errs, fmt.Errorf("removing the local route to %v: %w", address, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func routeTo(address netip.Addr) (*netlink.Route, error) {
-	lo, err := net.InterfaceByName("lo")
-	if err != nil {
-		return nil, fmt.Errorf("local route to %v: %w", address, err)
-	}
+// loopback is the index of lo, in any network namespace.
+const loopback = 1
+
+func routeTo(address netip.Addr) *netlink.Route {
 	scope := netlink.SCOPE_HOST
 	if address.Is6() {
 		scope = netlink.SCOPE_UNIVERSE // IPv6 routes have none
 	}
 	return &netlink.Route{
-		Dst: netipx.PrefixIPNet(netip.PrefixFrom(address, address.BitLen())), LinkIndex: lo.Index, Scope: scope,
+		Dst: netipx.PrefixIPNet(netip.PrefixFrom(address, address.BitLen())), LinkIndex: loopback, Scope: scope,
 		Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Protocol: routeProtocol,
-	}, nil
+	}
 }
 
 // forwards tells whether this host is a router for the family.

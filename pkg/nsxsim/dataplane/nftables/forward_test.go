@@ -5,6 +5,7 @@ package nftables_test
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -52,5 +53,117 @@ func TestSourceThatMembersSee(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+func TestPortsAndMemberPorts(t *testing.T) {
+	w := newWorld(t)
+	both(t, func(t *testing.T, network string, protocol func(*dataplane.VirtualServer)) {
+		p := newPlane(t, dataplane.Options{})
+		pool := nodes(1)
+		pool.Members = append(pool.Members, dataplane.Member{Address: nodeAddress(2), Port: 30081})
+		apply(t, p, web(protocol, with(pool), func(vs *dataplane.VirtualServer) {
+			vs.Ports = []dataplane.PortMap{{Listen: 80, Member: 30080}, {Listen: 81, Member: 30081}, {Listen: 30080}, {Listen: 82, Member: 9}}
+		}))
+		for _, port := range []string{":80", ":81", ":30080"} {
+			if diff := cmp.Diff(map[string]int{"node-1": 2, "node-2": 2}, w.spread(t, network, clientA, vip+port, 4)); diff != "" {
+				t.Errorf("port %s: members (-want +got):\n%s", port, diff)
+			}
+		}
+		// A member's own port goes before that of the virtual server, where nobody listens.
+		answers := map[string]int{}
+		for range 4 {
+			member, _, failure := w.once(t, network, clientA, vip+":82")
+			answers[member+failure]++
+		}
+		if diff := cmp.Diff(map[string]int{"refused": 2, "node-2": 2}, answers); diff != "" {
+			t.Errorf("port 82: answers (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestWeights(t *testing.T) {
+	w := newWorld(t)
+	for _, algorithm := range []dataplane.Algorithm{dataplane.WeightedRoundRobin, dataplane.WeightedLeastConnection} {
+		p := newPlane(t, dataplane.Options{})
+		apply(t, p, web(func(vs *dataplane.VirtualServer) {
+			vs.Pool.Algorithm = algorithm
+			for i, weight := range []int{10, 20, 30} {
+				vs.Pool.Members[i].Weight = weight
+			}
+		}))
+		if diff := cmp.Diff(map[string]int{"node-1": 2, "node-2": 4, "node-3": 6}, w.spread(t, "tcp", clientA, vip+":80", 12)); diff != "" {
+			t.Errorf("%s: members (-want +got):\n%s", algorithm, diff)
+		}
+		p.Close()
+	}
+}
+
+func TestIPHash(t *testing.T) {
+	w := newWorld(t)
+	p := newPlane(t, dataplane.Options{})
+	hash := func(vs *dataplane.VirtualServer) { vs.Pool.Algorithm = dataplane.IPHash }
+	apply(t, p, web(hash))
+	before := map[string]string{}
+	for _, client := range []string{clientA, clientB, clientC} {
+		before[client] = w.theOne(t, "tcp", client, vip+":80")
+	}
+	gone := before[clientA]
+	apply(t, p, web(with(nodes(without(number(gone))...)), hash))
+	for client, member := range before {
+		if got := w.theOne(t, "tcp", client, vip+":80"); (got == member) != (member != gone) {
+			t.Errorf("%s is served by %s when %s is gone, by %s before", client, got, gone, member)
+		}
+	}
+}
+
+// What the edge itself asks is served as well.
+func TestClientOnTheEdge(t *testing.T) {
+	newWorld(t)
+	both(t, func(t *testing.T, network string, protocol func(*dataplane.VirtualServer)) {
+		p := newPlane(t, dataplane.Options{})
+		apply(t, p, web(protocol))
+		conn, err := dial(Dial{Network: network, To: vip + ":80"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if got, err := ask(conn, "hello", patience); err != nil {
+			t.Errorf("%q: %v", got, err)
+		}
+		if _, err := dial(Dial{Network: "tcp", To: vip + ":81"}); err == nil || failure(err) != "refused" {
+			t.Errorf("a port that nobody serves: %v", err)
+		}
+	})
+}
+
+func TestIPv6(t *testing.T) {
+	w := newWorld(t)
+	p := newPlane(t, dataplane.Options{})
+	const vip6 = "2001:db8:1::10"
+	pool := &dataplane.Pool{ID: "six", Members: []dataplane.Member{{Address: addrOf("2001:db8:201::2")}, {Address: addrOf("2001:db8:202::2")}}}
+	const client = "2001:db8:192::3"
+	for snat, wantClient := range map[dataplane.SNAT]bool{dataplane.AutoMap: false, dataplane.Transparent: true} {
+		both(t, func(t *testing.T, network string, protocol func(*dataplane.VirtualServer)) {
+			pool.SNAT = snat
+			apply(t, p, web(protocol, with(pool), persistent(time.Minute), access(dataplane.Allow, client+"/128"), func(vs *dataplane.VirtualServer) {
+				vs.Address = addrOf(vip6)
+			}))
+			seen := map[string]bool{}
+			for range 4 {
+				_, from, failure := w.once(t, network, client, "["+vip6+"]:80")
+				if failure != "" {
+					t.Fatal(failure)
+				}
+				seen[from.Addr().String()] = true
+			}
+			if len(seen) != 1 || seen[client] != wantClient {
+				t.Errorf("%s: the member sees %v", snat, seen)
+			}
+			a := call[Dial, Answer](t, w.client, "Dial", Dial{Network: "tcp", From: "2001:db8:192::2", To: "[" + vip6 + "]:80", Short: true})
+			if network == "tcp" && a.Failure != "timeout" {
+				t.Errorf("a client that is not let in: %q", a.Failure)
+			}
+		})
 	}
 }

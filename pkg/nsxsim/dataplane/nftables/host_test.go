@@ -26,6 +26,9 @@ import (
 // patience is how long a host waits for an answer that should come.
 const patience = 5 * time.Second
 
+// silence is how long nothing must come when nothing should.
+const silence = 150 * time.Millisecond
+
 // A host is a process in a network namespace of its own, which does what it is told by RPC on its standard streams.
 
 func serveHost() {
@@ -122,6 +125,7 @@ func (h *Host) Stop(s Serve, _ *struct{}) error {
 // Dial is a connection to make.
 type Dial struct {
 	Network, From, To string
+	Short             bool // silence is what is awaited
 }
 
 // Answer is what came of something, or why nothing.
@@ -147,7 +151,10 @@ func (h *Host) Dial(d Dial, a *Answer) error {
 }
 
 func dial(d Dial) (net.Conn, error) {
-	dialer := net.Dialer{Timeout: time.Second}
+	dialer := net.Dialer{Timeout: patience}
+	if d.Short {
+		dialer.Timeout = silence
+	}
 	if d.From != "" {
 		from, err := netip.ParseAddrPort(d.From)
 		if err != nil {
@@ -166,7 +173,8 @@ func dial(d Dial) (net.Conn, error) {
 type Ask struct {
 	Conn  int
 	Text  string
-	Short bool // no answer is awaited for long
+	Short bool // silence is what is awaited
+	ToEnd bool // all is read, until the connection ends
 }
 
 // Ask sends a line or a datagram, and reads the answer.
@@ -177,11 +185,16 @@ func (h *Host) Ask(q Ask, a *Answer) error {
 	a.Conn = q.Conn
 	wait := patience
 	if q.Short {
-		wait = 200 * time.Millisecond
+		wait = silence
 	}
 	var err error
 	if a.Text, err = ask(conn, q.Text, wait); err != nil {
 		a.Failure = failure(err)
+	}
+	if q.ToEnd && err == nil {
+		rest, err := io.ReadAll(conn)
+		a.Text += string(rest)
+		return err
 	}
 	return nil
 }
@@ -198,13 +211,15 @@ func ask(conn net.Conn, text string, wait time.Duration) (string, error) {
 	return strings.TrimSpace(string(buf[:n])), err
 }
 
-// Close closes a connection.
+// Close closes a connection, if it is not closed yet.
 func (h *Host) Close(conn int, _ *struct{}) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	c := h.conns[conn]
-	delete(h.conns, conn)
-	return c.Close()
+	if c := h.conns[conn]; c != nil {
+		delete(h.conns, conn)
+		return c.Close()
+	}
+	return nil
 }
 
 func failure(err error) string {
@@ -234,7 +249,7 @@ func (h *Host) Ping(to string, a *Answer) error {
 	if err != nil {
 		return err
 	}
-	if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(2 * silence)); err != nil {
 		return err
 	}
 	if _, err := conn.WriteTo(b, &net.IPAddr{IP: net.ParseIP(to)}); err != nil {
@@ -294,6 +309,9 @@ func (h *Host) StartLoad(d Dial, _ *struct{}) error {
 				conn, err := dial(d)
 				if err == nil {
 					_, err = ask(conn, fmt.Sprint("client ", i), patience)
+					if tcp, ok := conn.(*net.TCPConn); ok {
+						tcp.SetLinger(0) // a reset: the port is free again at once
+					}
 					conn.Close()
 				}
 				if err != nil {

@@ -18,15 +18,19 @@ import (
 // and from there once more for each host around it (host_test.go). Without root, that is in a new user namespace.
 
 const (
-	roleEnv  = "NSXSIM_NFTABLES_TEST_ROLE"
-	roleEdge = "edge"
-	roleHost = "host"
+	roleEnv      = "NSXSIM_NFTABLES_TEST_ROLE"
+	roleEdge     = "edge"
+	roleHost     = "host"
+	roleStranger = "stranger"
 )
 
 func TestMain(m *testing.M) {
 	switch os.Getenv(roleEnv) {
 	case roleHost:
 		serveHost()
+		return
+	case roleStranger:
+		tryToStart()
 		return
 	case roleEdge:
 		os.Exit(runEdge(m))

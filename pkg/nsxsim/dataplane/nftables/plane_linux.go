@@ -26,7 +26,7 @@ type Plane struct {
 
 	mu        sync.Mutex
 	closed    bool
-	addresses addresses
+	addresses *addresses
 	marks     *marks
 	ledger    *ledger
 
@@ -61,7 +61,7 @@ func New(opts dataplane.Options) (*Plane, error) {
 		opts.Housekeeping = time.Second
 	}
 	p := &Plane{
-		opts: opts, changed: make(chan struct{}, 1), addresses: addresses{map[netip.Addr]bool{}},
+		opts: opts, changed: make(chan struct{}, 1),
 		marks: newMarks(), ledger: newLedger(),
 		former: map[string]map[uint32]bool{},
 	}
@@ -87,8 +87,8 @@ func New(opts dataplane.Options) (*Plane, error) {
 
 // begin replaces what an earlier process left by what is there without virtual servers.
 func (p *Plane) begin() error {
-	err := forgetOld()
-	if err == nil {
+	var err error
+	if p.addresses, err = newAddresses(); err == nil {
 		t := &transaction{}
 		empty := render(desired{snatAddress: p.opts.SNATAddress.Unmap()})
 		for _, f := range families() {
@@ -99,7 +99,9 @@ func (p *Plane) begin() error {
 		for _, c := range diff(ruleset{}, empty) {
 			t.change(c)
 		}
-		err = t.commit()
+		if err = t.commit(); err != nil {
+			err = errors.Join(err, p.addresses.close())
+		}
 		p.committed = empty
 	}
 	switch {
@@ -214,9 +216,29 @@ func (p *Plane) sync() error {
 	}
 	p.committed, p.owners = rules, owners
 	p.ledger.forget(owners)
+	before := p.kept
 	p.keep(d)
 	p.marks.keep(known)
+	if !narrower(before, p.kept) {
+		return nil // nothing to cut; to look at all connections takes its time
+	}
 	return p.visit()
+}
+
+// narrower tells whether there may be connections that no longer live on.
+func narrower(before, after map[service]kept) bool {
+	for s, was := range before {
+		is, ok := after[s]
+		if !ok {
+			return true
+		}
+		for mark := range was.members {
+			if !is.members[mark] || is.ports[mark] != was.ports[mark] {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 func ownersOf(wanted []served) map[service]owner {
@@ -294,20 +316,17 @@ func (p *Plane) lives(c connection) bool {
 // visit cuts the connections that are not to live on, and counts the others.
 func (p *Plane) visit() error {
 	open := map[counted]uint64{}
-	var errs []error
-	for _, f := range families() {
-		errs = append(errs, connections(f, func(c connection) bool {
-			if !p.lives(c) {
-				return false
-			}
-			if c.open {
-				open[counted{c.service, c.mark}]++
-			}
-			return true
-		}))
-	}
+	err := connections(func(c connection) bool {
+		if !p.lives(c) {
+			return false
+		}
+		if c.open {
+			open[counted{c.service, c.mark}]++
+		}
+		return true
+	})
 	p.ledger.current(open, p.owners, p.marks)
-	return errors.Join(errs...)
+	return err
 }
 
 // keepUp follows the members' health, until ctx ends.
@@ -409,16 +428,12 @@ func (p *Plane) Close() {
 	p.closed = true
 	p.health.Close()
 	t := &transaction{}
-	var errs []error
 	for _, f := range families() {
 		t.table(f) // so that it is no error when somebody has deleted it
 		t.noTable(f)
 	}
-	errs = append(errs, t.commit(), p.addresses.releaseBut(nil))
-	for _, f := range families() {
-		errs = append(errs, connections(f, func(connection) bool { return false }))
-	}
-	if err := errors.Join(errs...); err != nil {
+	err := errors.Join(t.commit(), p.addresses.close(), connections(func(connection) bool { return false }))
+	if err != nil {
 		p.opts.Logger.Error(err, "Cleaning up")
 	}
 }

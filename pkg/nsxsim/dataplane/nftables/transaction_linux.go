@@ -35,23 +35,12 @@ const elementsPerMessage = 256
 
 // add appends a message.
 func (t *transaction) add(kind uint16, flags netlink.HeaderFlags, family uint8, what string, attributes func(*netlink.AttributeEncoder)) {
-	t.messages = append(t.messages, message{what, t.encode(unix.NFNL_SUBSYS_NFTABLES<<8|kind, flags, family, 0, attributes)})
-}
-
-func (t *transaction) encode(kind uint16, flags netlink.HeaderFlags, family uint8, resource uint16, attributes func(*netlink.AttributeEncoder)) []byte {
 	ae := netlink.NewAttributeEncoder()
 	ae.ByteOrder = binary.BigEndian
 	attributes(ae)
 	body, err := ae.Encode()
 	t.err = errors.Join(t.err, err)
-	b := make([]byte, 0, 20+len(body))
-	b = binary.NativeEndian.AppendUint32(b, uint32(20+len(body)))
-	b = binary.NativeEndian.AppendUint16(b, kind)
-	b = binary.NativeEndian.AppendUint16(b, uint16(netlink.Request|flags))
-	b = append(b, make([]byte, 8)...) // sequence number and port
-	b = append(b, family, unix.NFNETLINK_V0)
-	b = binary.BigEndian.AppendUint16(b, resource)
-	return append(b, body...)
+	t.messages = append(t.messages, message{what, encode(unix.NFNL_SUBSYS_NFTABLES<<8|kind, flags, family, 0, body)})
 }
 
 // table makes the table, if it is not there.
@@ -259,14 +248,14 @@ func (t *transaction) commit() error {
 	if len(t.messages) == 0 {
 		return nil
 	}
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+	s, err := openSocket()
 	if err != nil {
-		return fmt.Errorf("opening a netlink socket: %w", err)
+		return err
 	}
-	defer unix.Close(fd)
-	enlarge(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF)
-	enlarge(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF)
-	limit, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
+	defer s.close()
+	enlarge(s.fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF)
+	enlarge(s.fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF)
+	limit, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_SNDBUF)
 	if err != nil {
 		return fmt.Errorf("size of a netlink socket's buffer: %w", err)
 	}
@@ -277,7 +266,7 @@ func (t *transaction) commit() error {
 			size += aligned(len(rest[n].data))
 			n++
 		}
-		if err := t.send(fd, rest[:n]); err != nil {
+		if err := s.transact(rest[:n]); err != nil {
 			return err
 		}
 		rest = rest[n:]
@@ -285,18 +274,16 @@ func (t *transaction) commit() error {
 	return nil
 }
 
-func aligned(n int) int { return (n + 3) &^ 3 }
-
 func enlarge(fd, force, ask int) {
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, force, bufferSize) != nil {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, ask, bufferSize) // as much as the system's limit allows
 	}
 }
 
-// send sends messages as one batch. The kernel is done with it when sending returns: all that it has to say is there.
-func (t *transaction) send(fd int, messages []message) error {
-	none := func(*netlink.AttributeEncoder) {}
-	batch := t.encode(unix.NFNL_MSG_BATCH_BEGIN, 0, 0, unix.NFNL_SUBSYS_NFTABLES, none)
+// transact sends messages as one batch, and reads what the kernel has to say: errors, and an acknowledgement of the last
+// message.
+func (s *socket) transact(messages []message) error {
+	batch := encode(unix.NFNL_MSG_BATCH_BEGIN, 0, 0, unix.NFNL_SUBSYS_NFTABLES, nil)
 	for i, m := range messages {
 		at := len(batch)
 		batch = append(batch, m.data...)
@@ -306,44 +293,31 @@ func (t *transaction) send(fd int, messages []message) error {
 		}
 		batch = append(batch, make([]byte, aligned(len(batch))-len(batch))...)
 	}
-	batch = append(batch, t.encode(unix.NFNL_MSG_BATCH_END, 0, 0, unix.NFNL_SUBSYS_NFTABLES, none)...)
-	if err := unix.Sendto(fd, batch, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+	batch = append(batch, encode(unix.NFNL_MSG_BATCH_END, 0, 0, unix.NFNL_SUBSYS_NFTABLES, nil)...)
+	if err := s.send(batch); err != nil {
 		return fmt.Errorf("sending %d messages to nftables: %w", len(messages), err)
 	}
-	return answer(fd, messages)
-}
-
-// answer reads what the kernel says: errors, and an acknowledgement of the last message.
-func answer(fd int, messages []message) error {
 	acknowledged := false
-	buf := make([]byte, 64<<10)
 	for {
-		n, _, err := unix.Recvfrom(fd, buf, unix.MSG_DONTWAIT)
+		err := s.receive(unix.MSG_DONTWAIT, func(kind uint16, sequence int, body []byte) error {
+			if kind != unix.NLMSG_ERROR {
+				return nil
+			}
+			if err := errorIn(body); err != nil {
+				what := "the transaction"
+				if 0 < sequence && sequence <= len(messages) {
+					what = messages[sequence-1].what
+				}
+				return fmt.Errorf("nftables refuses %s: %w", what, err)
+			}
+			acknowledged = acknowledged || sequence == len(messages)
+			return nil
+		})
 		switch {
-		case errors.Is(err, unix.EINTR):
-			continue
 		case errors.Is(err, unix.EAGAIN) && acknowledged:
 			return nil
 		case err != nil:
-			return fmt.Errorf("reading the answer of nftables: %w", err)
-		}
-		for b := buf[:n]; len(b) >= 20; {
-			length := int(binary.NativeEndian.Uint32(b))
-			if length < 20 || length > len(b) {
-				break
-			}
-			if binary.NativeEndian.Uint16(b[4:]) == unix.NLMSG_ERROR {
-				sequence := int(binary.NativeEndian.Uint32(b[8:]))
-				if code := int32(binary.NativeEndian.Uint32(b[16:])); code != 0 {
-					what := "the transaction"
-					if 0 < sequence && sequence <= len(messages) {
-						what = messages[sequence-1].what
-					}
-					return fmt.Errorf("nftables refuses %s: %w", what, unix.Errno(-code))
-				}
-				acknowledged = acknowledged || sequence == len(messages)
-			}
-			b = b[min(aligned(length), len(b)):]
+			return err
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"go4.org/netipx"
+	"golang.org/x/sys/unix"
 	"k8s.io/klog/v2/ktesting"
 
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim/dataplane"
@@ -27,6 +29,7 @@ import (
 //
 //	client 192.0.2.2, .3, .4 -- 192.0.2.1 edge 10.200.N.1 -- 10.200.N.2 node N
 //
+// and the same for IPv6: 2001:db8:192::2 and on, 2001:db8:192::1, 2001:db8:20N::1, 2001:db8:20N::2.
 // All hosts route by the edge. Nodes serve TCP and UDP on 30080 and 30081.
 type world struct {
 	client *host
@@ -60,8 +63,13 @@ func newWorld(t testing.TB) *world {
 }
 
 func makeWorld() error {
-	if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644); err != nil {
-		return err
+	for name, value := range map[string]string{
+		"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1",
+		"ipv4/icmp_ratelimit": "0", "ipv6/icmp/ratelimit": "0", // tests see more refusals in a second than clients do
+	} {
+		if err := os.WriteFile("/proc/sys/net/"+name, []byte(value), 0o644); err != nil {
+			return err
+		}
 	}
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
@@ -70,19 +78,22 @@ func makeWorld() error {
 	if err := netlink.LinkSetUp(lo); err != nil {
 		return err
 	}
-	connect := func(name, edge string, addresses ...string) (*host, error) {
+	connect := func(name string, routers []string, addresses ...string) (*host, error) {
 		h, err := startHost(name)
 		if err != nil {
 			return nil, err
 		}
 		theWorld.hosts = append(theWorld.hosts, h)
-		return h, h.connect(netip.MustParseAddr(edge), addresses...)
+		return h, h.connect(routers, addresses...)
 	}
-	if theWorld.client, err = connect("client", "192.0.2.1", clientA, clientB, clientC); err != nil {
+	theWorld.client, err = connect("client", []string{"192.0.2.1", "2001:db8:192::1"},
+		clientA, clientB, clientC, "2001:db8:192::2", "2001:db8:192::3")
+	if err != nil {
 		return err
 	}
 	for n := range 3 {
-		node, err := connect(fmt.Sprintf("node-%d", n+1), fmt.Sprintf("10.200.%d.1", n+1), nodeAddress(n+1).String())
+		routers := []string{fmt.Sprintf("10.200.%d.1", n+1), fmt.Sprintf("2001:db8:20%d::1", n+1)}
+		node, err := connect(fmt.Sprintf("node-%d", n+1), routers, nodeAddress(n+1).String(), fmt.Sprintf("2001:db8:20%d::2", n+1))
 		if err != nil {
 			return err
 		}
@@ -90,7 +101,7 @@ func makeWorld() error {
 		for _, network := range []string{"tcp", "udp"} {
 			for _, port := range []int{30080, 30081} {
 				var none struct{}
-				if err := node.rpc.Call("Host.Serve", Serve{network, fmt.Sprintf("0.0.0.0:%d", port), node.name}, &none); err != nil {
+				if err := node.rpc.Call("Host.Serve", Serve{network, fmt.Sprintf(":%d", port), node.name}, &none); err != nil {
 					return err
 				}
 			}
@@ -102,7 +113,7 @@ func makeWorld() error {
 func nodeAddress(n int) netip.Addr { return netip.AddrFrom4([4]byte{10, 200, byte(n), 2}) }
 
 // connect lays a cable between the edge and the host, and makes the edge its router.
-func (h *host) connect(edge netip.Addr, addresses ...string) error {
+func (h *host) connect(routers []string, addresses ...string) error {
 	name := "to-" + h.name
 	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: name}, PeerName: "peer"}); err != nil {
 		return fmt.Errorf("cable to %s: %w", h.name, err)
@@ -129,10 +140,15 @@ func (h *host) connect(edge netip.Addr, addresses ...string) error {
 		return err
 	}
 	defer here.Close()
-	if err := errors.Join(up(here, name, edge.String()), up(there, "lo"), up(there, "peer", addresses...)); err != nil {
+	if err := errors.Join(up(here, name, routers...), up(there, "lo"), up(there, "peer", addresses...)); err != nil {
 		return fmt.Errorf("cable to %s: %w", h.name, err)
 	}
-	return there.RouteAdd(&netlink.Route{Gw: edge.AsSlice()})
+	for _, r := range routers {
+		if err := there.RouteAdd(&netlink.Route{Gw: addrOf(r).AsSlice()}); err != nil {
+			return fmt.Errorf("route of %s by %s: %w", h.name, r, err)
+		}
+	}
+	return nil
 }
 
 func up(h *netlink.Handle, name string, addresses ...string) error {
@@ -141,8 +157,13 @@ func up(h *netlink.Handle, name string, addresses ...string) error {
 		return err
 	}
 	for _, a := range addresses {
-		if err := h.AddrAdd(link, &netlink.Addr{IPNet: netipx.PrefixIPNet(netip.PrefixFrom(netip.MustParseAddr(a), 24))}); err != nil {
-			return err
+		addr := &netlink.Addr{IPNet: netipx.PrefixIPNet(netip.PrefixFrom(addrOf(a), 24))}
+		if addrOf(a).Is6() {
+			addr.IPNet.Mask = net.CIDRMask(64, 128)
+			addr.Flags = unix.IFA_F_NODAD // usable at once
+		}
+		if err := h.AddrAdd(link, addr); err != nil {
+			return fmt.Errorf("address %s: %w", a, err)
 		}
 	}
 	return h.LinkSetUp(link)
@@ -215,11 +236,11 @@ type caller struct {
 // dial connects a client's address to a virtual server.
 func (w *world) dial(t testing.TB, network, from, to string) caller {
 	t.Helper()
-	a := call[Dial, Answer](t, w.client, "Dial", Dial{network, from, to})
+	a := call[Dial, Answer](t, w.client, "Dial", Dial{Network: network, From: from, To: to})
 	if a.Failure != "" {
 		t.Fatalf("%s from %s to %s: %s", network, from, to, a.Failure)
 	}
-	t.Cleanup(func() { call[int, struct{}](t, w.client, "Close", a.Conn) })
+	t.Cleanup(func() { caller{t, w.client, a.Conn}.close() })
 	return caller{t, w.client, a.Conn}
 }
 
@@ -237,6 +258,8 @@ func (c caller) ask() (member string, from netip.AddrPort, failure string) {
 	return words[0], netip.MustParseAddrPort(words[1]), ""
 }
 
+func (c caller) close() { call[int, struct{}](c.t, c.host, "Close", c.id) }
+
 // member that answers.
 func (c caller) member() string {
 	c.t.Helper()
@@ -250,7 +273,7 @@ func (c caller) member() string {
 // once asks on a new connection.
 func (w *world) once(t testing.TB, network, from, to string) (member string, source netip.AddrPort, failure string) {
 	t.Helper()
-	a := call[Dial, Answer](t, w.client, "Dial", Dial{network, from, to})
+	a := call[Dial, Answer](t, w.client, "Dial", Dial{Network: network, From: from, To: to})
 	if a.Failure != "" {
 		return "", netip.AddrPort{}, a.Failure
 	}
