@@ -51,7 +51,7 @@ func (s *Sim) update(by author, k *kind, id string, body document) (*object, *Er
 	if old == nil {
 		return nil, s.notFound(id)
 	}
-	if err := mayWrite(by, old); err != nil {
+	if err := s.mayWrite(by, old); err != nil {
 		return nil, err
 	}
 	if revision, ok := body.integer("_revision"); !ok || revision != old.revision {
@@ -102,7 +102,7 @@ func (s *Sim) remove(by author, k *kind, id string, force bool) *Error {
 
 // mayRemove: referrers that go too do not count.
 func (s *Sim) mayRemove(by author, o *object, doomed []*object) *Error {
-	if err := mayWrite(by, o); err != nil {
+	if err := s.mayWrite(by, o); err != nil {
 		return err
 	}
 	if o.doc.boolean("_system_owned") {
@@ -209,11 +209,15 @@ func (s *Sim) commit(by author, o *object) {
 
 // mayWrite: an object of a principal identity is written by others only with
 // X-Allow-Overwrite.
-func mayWrite(by author, o *object) *Error {
+func (s *Sim) mayWrite(by author, o *object) *Error {
 	if o.owner == "" || o.owner == by.user || by.overwrite {
 		return nil
 	}
-	return refuse(codeForeignPrincipal,
+	code := codeForeignPrincipal
+	if s.quirks.ForeignCode8327 {
+		code = codeForeignOverwrite
+	}
+	return refuse(code,
 		"Principal '%s' with role '[enterprise_admin]' attempts to delete or modify an object of type %s it doesn't own. (createUser=%s, allowOverwrite=null)",
 		by.user, o.kind.name, o.owner)
 }

@@ -15,6 +15,7 @@ const (
 	codeStaleRevision    = 206
 	codeValidation       = 255
 	codeForeignPrincipal = 289
+	codeForeignOverwrite = 8327
 	codeBadCredentials   = 403
 	codeNotFound         = 600
 	codeRangeShrunk      = 5016
@@ -31,6 +32,7 @@ const (
 	codeURINotFound       = 98
 	codeBadJSON           = 220
 	codeTooManyConcurrent = 604
+	codeTooManyAs429      = 98
 	codeNotAllocated      = 5115
 	codeInUse             = 23508
 	codeReferenceMissing  = 23509

@@ -1,6 +1,7 @@
 package nsxsim_test
 
 import (
+	"encoding/json"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -58,6 +59,7 @@ func FuzzRequests(f *testing.F) {
 			r.SetBasicAuth(nsxsim.DefaultUsername, nsxsim.DefaultPassword)
 			w := httptest.NewRecorder()
 			sim.ServeHTTP(w, r)
+			checkAnswer(t, sim, r, w)
 			if w.Code >= 500 {
 				t.Errorf("%s %s %q: %d %s", method, target, body, w.Code, w.Body)
 			}
@@ -79,6 +81,27 @@ func FuzzRequests(f *testing.F) {
 			t.Errorf("the snapshot after %s %s %q does not load: %v", method, target, body, err)
 		}
 	})
+}
+
+// checkAnswer holds what every answer must be, whatever was asked: a refusal is an
+// error of NSX's, an unknown endpoint is refused, and either is in the journal.
+func checkAnswer(t *testing.T, sim *nsxsim.Sim, r *http.Request, w *httptest.ResponseRecorder) {
+	t.Helper()
+	entries := sim.Journal().Entries()
+	if len(entries) == 0 || entries[len(entries)-1].Status != w.Code {
+		t.Errorf("%s %s: the journal does not end with its answer %d", r.Method, r.URL, w.Code)
+		return
+	}
+	if strings.HasSuffix(entries[len(entries)-1].Op, "(unknown)") && w.Code < 400 {
+		t.Errorf("%s %s is unknown and answered %d", r.Method, r.URL, w.Code)
+	}
+	if w.Code < 400 {
+		return
+	}
+	var body map[string]any
+	if err := json.Unmarshal(w.Body.Bytes(), &body); err != nil || body["error_code"] == nil || body["httpStatus"] == nil || body["error_message"] == "" {
+		t.Errorf("%s %s: %d without an error of NSX's: %s", r.Method, r.URL, w.Code, w.Body)
+	}
 }
 
 func validMethod(m string) bool {

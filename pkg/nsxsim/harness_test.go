@@ -9,14 +9,17 @@ import (
 	"strings"
 	"testing"
 
+	"k8s.io/utils/clock"
+
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim"
 )
 
 // rig is a simulator under test with a client on it, in memory.
 type rig struct {
 	*nsxsim.Sim
-	t    *testing.T
-	user string
+	t     *testing.T
+	user  string
+	clock clock.Clock // of the options
 }
 
 func newRig(t *testing.T, o nsxsim.Options) *rig {
@@ -37,7 +40,7 @@ func newRig(t *testing.T, o nsxsim.Options) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(sim.Close)
-	return &rig{Sim: sim, t: t, user: "admin"}
+	return &rig{Sim: sim, t: t, user: "admin", clock: o.Clock}
 }
 
 func (r *rig) as(user string) *rig {

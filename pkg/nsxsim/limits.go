@@ -14,6 +14,7 @@ type limiter struct {
 	clock               clock.PassiveClock
 	rate                int
 	perUser, concurrent int
+	as429               bool // see Quirks.TooManyAtOnce429
 
 	mu      sync.Mutex
 	buckets map[string]*rate.Limiter
@@ -23,7 +24,7 @@ type limiter struct {
 
 func newLimiter(o Options) *limiter {
 	return &limiter{
-		clock: o.Clock, rate: o.RateLimit, perUser: o.MaxConcurrent, concurrent: o.MaxConcurrentTotal,
+		clock: o.Clock, rate: o.RateLimit, perUser: o.MaxConcurrent, concurrent: o.MaxConcurrentTotal, as429: o.Quirks.TooManyAtOnce429,
 		buckets: map[string]*rate.Limiter{}, running: map[string]int{},
 	}
 }
@@ -44,10 +45,10 @@ func (l *limiter) enter(user string) (leave func(), err *Error) {
 		}
 	}
 	if l.perUser > 0 && l.running[user] >= l.perUser {
-		return nil, tooManyAtOnce(fmt.Sprintf("Client '%s' exceeded concurrent request limit of %d.", user, l.perUser))
+		return nil, l.tooManyAtOnce(fmt.Sprintf("Client '%s' exceeded concurrent request limit of %d.", user, l.perUser))
 	}
 	if l.concurrent > 0 && l.total >= l.concurrent {
-		return nil, tooManyAtOnce(fmt.Sprintf("The manager exceeded its concurrent request limit of %d.", l.concurrent))
+		return nil, l.tooManyAtOnce(fmt.Sprintf("The manager exceeded its concurrent request limit of %d.", l.concurrent))
 	}
 	l.running[user]++
 	l.total++
@@ -61,6 +62,10 @@ func (l *limiter) enter(user string) (leave func(), err *Error) {
 	}, nil
 }
 
-func tooManyAtOnce(text string) *Error {
-	return &Error{Status: http.StatusServiceUnavailable, Code: codeTooManyConcurrent, Module: "common-services", Message: text}
+func (l *limiter) tooManyAtOnce(text string) *Error {
+	e := &Error{Status: http.StatusServiceUnavailable, Code: codeTooManyConcurrent, Module: "common-services", Message: text}
+	if l.as429 {
+		e.Status, e.Code = http.StatusTooManyRequests, codeTooManyAs429
+	}
+	return e
 }

@@ -156,6 +156,14 @@ type Quirks struct {
 	// NotFoundCode202: error_code 202 instead of 600 for unknown objects.
 	NotFoundCode202 bool `json:"notFoundCode202,omitempty"`
 
+	// ForeignCode8327: error_code 8327 instead of 289 for writes to objects of other
+	// principal identities.
+	ForeignCode8327 bool `json:"foreignCode8327,omitempty"`
+
+	// TooManyAtOnce429: over the limit of concurrent requests, 429 with error_code 98
+	// instead of 503 with 604.
+	TooManyAtOnce429 bool `json:"tooManyAtOnce429,omitempty"`
+
 	// BadCredentials401: bad credentials get 401 instead of 403.
 	BadCredentials401 bool `json:"badCredentials401,omitempty"`
 

@@ -86,6 +86,7 @@ func FuzzPolicy(f *testing.F) {
 			r.SetBasicAuth(nsxsim.DefaultUsername, nsxsim.DefaultPassword)
 			w := httptest.NewRecorder()
 			sim.ServeHTTP(w, r)
+			checkAnswer(t, sim, r, w)
 			if w.Code >= 500 {
 				t.Errorf("%s %s %q: %d %s", method, target, body, w.Code, w.Body)
 			}

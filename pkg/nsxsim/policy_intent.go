@@ -69,7 +69,7 @@ func (r *request) patch() (document, *Error) {
 // one of its own.
 func (s *Sim) storeIntent(by author, k *policyKind, path string, body document, old *object, uid string) (*object, *Error) {
 	if old != nil {
-		if err := mayWrite(by, old); err != nil {
+		if err := s.mayWrite(by, old); err != nil {
 			return nil, err
 		}
 	}
@@ -181,7 +181,7 @@ func (s *Sim) removeIntent(by author, path string, force bool) *Error {
 	if o == nil {
 		return s.notFound(path)
 	}
-	if err := mayWrite(by, o); err != nil {
+	if err := s.mayWrite(by, o); err != nil {
 		return err
 	}
 	if o.doc.boolean("_system_owned") {

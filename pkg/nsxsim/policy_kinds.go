@@ -382,6 +382,9 @@ func connectivityKeys(doc document) []string {
 
 // checkPolicyLBService: a tier-1 holds one load balancer service.
 func checkPolicyLBService(c *change) *Error {
+	if err := c.checkSize(); err != nil {
+		return err
+	}
 	for _, key := range connectivityKeys(c.doc) {
 		for _, other := range c.store.withKey(key) {
 			if other.id != c.id {

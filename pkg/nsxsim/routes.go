@@ -172,7 +172,7 @@ func (sb sub) handler() func(*request) (*response, *Error) {
 			return nil, r.sim.notFound(r.route.id)
 		}
 		if sb.write {
-			if err := mayWrite(r.author, o); err != nil {
+			if err := r.sim.mayWrite(r.author, o); err != nil {
 				return nil, err
 			}
 		}

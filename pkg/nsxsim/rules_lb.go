@@ -108,7 +108,18 @@ func attachmentKeys(doc document) []string {
 	return nil
 }
 
+// checkSize: load balancer services have become larger with NSX 3.0.
+func (c *change) checkSize() *Error {
+	if c.doc.str("size") == "XLARGE" && c.release.before(3, 0) {
+		return invalid(`size must be one of SMALL, MEDIUM, LARGE, got "XLARGE"`)
+	}
+	return nil
+}
+
 func checkLBService(c *change) *Error {
+	if err := c.checkSize(); err != nil {
+		return err
+	}
 	ids := c.doc.strs("virtual_server_ids")
 	if dup := firstDuplicate(ids); dup != "" {
 		return invalid("virtual_server_ids holds " + dup + " twice")

@@ -72,7 +72,9 @@ func serviceState(service document, nodes []string) string {
 		return "DISABLED"
 	case !service.has("attachment"):
 		return "DETACHED"
-	case len(nodes) < 2:
+	case len(nodes) == 0:
+		return "DOWN"
+	case len(nodes) == 1:
 		return "NO_STANDBY"
 	}
 	return "UP"
