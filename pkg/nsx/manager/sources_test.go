@@ -276,6 +276,39 @@ func TestSourcesInUseElsewhere(t *testing.T) {
 	w.wantGone()
 }
 
+// A virtual server of somebody else that uses our group is known, so that nothing is tried in vain.
+func TestSourcesOfAForeignVirtualServer(t *testing.T) {
+	w := newWorld(t, nsxsim.Options{})
+	o := owner("web")
+	w.must(w.publish(o, w.only(1, "192.0.2.0/24")))
+	theirs := nsxsim.Must(w.sim.As("somebody").Create(nsxsim.KindVirtualServer, nsxsim.Object{
+		"ip_address": "10.0.9.9", "ip_protocol": "TCP", "ports": []string{"80"}, "application_profile_id": w.tcp(1).ApplicationProfile,
+		"access_list_control": w.sim.Get(nsxsim.KindVirtualServer, w.observed(o).ID)["access_list_control"],
+	}))
+	w.must(w.Load(t.Context()))
+	w.must(w.withdraw(o))
+	w.sim.Journal().Reset()
+	w.must(w.Tidy(t.Context()))
+	w.wantWrites(map[string]int{delPool: 1, delMon: 1})
+	w.must(w.sim.As("somebody").Delete(nsxsim.KindVirtualServer, theirs.ID()))
+	w.must(w.Load(t.Context()))
+	w.wantGone()
+}
+
+func TestTheLongestListOfSources(t *testing.T) {
+	w := newWorld(t, nsxsim.Options{})
+	v := w.tcp(1)
+	v.Sources.Restricted = true
+	for i := range nsx.MaxRanges {
+		v.Sources.Ranges = append(v.Sources.Ranges, netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 16, byte(i / 128), byte(i % 128 * 2)}), 32))
+	}
+	w.must(w.publish(owner("web"), v))
+	w.restart()
+	if got := w.observed(owner("web")).Sources; !got.Equal(v.Sources) {
+		t.Errorf("observed %v", got)
+	}
+}
+
 func TestLostAnswersMakeNoSecondPair(t *testing.T) {
 	for _, path := range []string{"/ip-sets", "/ns-groups"} {
 		t.Run(path, func(t *testing.T) {
