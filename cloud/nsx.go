@@ -24,14 +24,15 @@ import (
 func (c *Cloud) newTransport() (*transport.Transport, error) {
 	n := c.o.Config.NSX
 	o := transport.Options{
-		InsecureSkipVerify: n.InsecureSkipVerify,
-		RequestsPerSecond:  float64(n.RateLimit.RequestsPerSecond),
-		Burst:              n.RateLimit.Burst,
-		MaxConcurrent:      n.RateLimit.MaxConcurrent,
-		Timeout:            n.RequestTimeout,
-		MaxStall:           c.o.RenewDeadline,
-		OnStall:            c.stalled,
-		Metrics:            c.o.Metrics,
+		InsecureSkipVerify:  n.InsecureSkipVerify,
+		RequestsPerSecond:   float64(n.RateLimit.RequestsPerSecond),
+		Burst:               n.RateLimit.Burst,
+		MaxConcurrent:       n.RateLimit.MaxConcurrent,
+		BackgroundPerSecond: float64(n.RateLimit.AuditRequestsPerSecond),
+		Timeout:             n.RequestTimeout,
+		MaxStall:            c.o.RenewDeadline,
+		OnStall:             c.stalled,
+		Metrics:             c.o.Metrics,
 	}
 	for _, m := range n.Managers {
 		if !strings.Contains(m, "://") {

@@ -42,6 +42,9 @@ func setDependentDefaults(c *CloudConfig) {
 	if limit := &c.NSX.RateLimit; limit.Burst == 0 {
 		limit.Burst = max(1, limit.RequestsPerSecond/2)
 	}
+	if limit := &c.NSX.RateLimit; limit.AuditRequestsPerSecond == 0 {
+		limit.AuditRequestsPerSecond = max(1, limit.RequestsPerSecond/10)
+	}
 	for i := range c.LoadBalancer.IPPools {
 		if pool := &c.LoadBalancer.IPPools[i]; pool.ID == "" {
 			pool.ID = pool.Name

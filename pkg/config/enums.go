@@ -28,3 +28,8 @@ func (PreserveClientIP) Values() []string {
 func (Algorithm) Values() []string {
 	return []string{string(AlgorithmRoundRobin), string(AlgorithmLeastConnection), string(AlgorithmIPHash)}
 }
+
+// Values implements [Enum].
+func (AuditMode) Values() []string {
+	return []string{string(AuditModeRepair), string(AuditModeReport), string(AuditModeOff)}
+}

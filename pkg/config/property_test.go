@@ -39,7 +39,7 @@ func configs() *rapid.Generator[*CloudConfig] {
 				Managers:       rapid.SliceOfNDistinct(servers(), 1, 3, rapid.ID).Draw(t, "managers"),
 				API:            APIManager,
 				Credentials:    credentials(true).Draw(t, "credentials"),
-				RateLimit:      RateLimit{count(t, 100), count(t, 100), count(t, 100)},
+				RateLimit:      RateLimit{count(t, 100), count(t, 100), count(t, 100), count(t, 100)},
 				RequestTimeout: time.Second + time.Duration(rapid.Int64Range(0, int64(time.Minute)).Draw(t, "timeout")),
 			},
 			Nodes: Nodes{
@@ -79,6 +79,7 @@ func loadBalancers() *rapid.Generator[LoadBalancer] {
 			NotReadyGrace: time.Duration(rapid.Int64Range(0, int64(time.Hour)).Draw(t, "grace")),
 			DrainTime:     time.Duration(rapid.Int64Range(0, int64(time.Hour)).Draw(t, "drain")),
 			AuditInterval: time.Minute + time.Duration(rapid.Int64Range(0, int64(time.Hour)).Draw(t, "audit")),
+			AuditMode:     oneOf[AuditMode](t),
 		}
 		var pools []string
 		for i, name := range rapid.SliceOfNDistinct(nameStrings(), 0, 3, rapid.ID).Draw(t, "pools") {

@@ -121,6 +121,11 @@ type RateLimit struct {
 	Burst int `yaml:"burst" min:"1" max:"10000"`
 	// MaxConcurrent is how many requests may wait for their answer at once.
 	MaxConcurrent int `yaml:"maxConcurrent" default:"20" min:"1" max:"1000"`
+	// AuditRequestsPerSecond is what the audit may send per second, on top of
+	// `requestsPerSecond`, so that it never delays a Service; two of its
+	// requests may wait for their answer at once. By default a tenth of
+	// `requestsPerSecond` (at least 1).
+	AuditRequestsPerSecond int `yaml:"auditRequestsPerSecond" min:"1" max:"10000"`
 }
 
 // Credentials is where an identity comes from: exactly one of its sources. The
@@ -222,7 +227,21 @@ type LoadBalancer struct {
 	// AuditInterval is how often NSX is compared with what should be there, to
 	// repair what differs and to find orphans. Each round is jittered.
 	AuditInterval time.Duration `yaml:"auditInterval" default:"10m" min:"1m" max:"24h"`
+	// AuditMode is what the audit does about what it finds.
+	AuditMode AuditMode `yaml:"auditMode" default:"Repair"`
 }
+
+// AuditMode is what the audit does.
+type AuditMode string
+
+const (
+	// AuditModeRepair puts right what differs, and removes orphans.
+	AuditModeRepair AuditMode = "Repair"
+	// AuditModeReport says what Repair would do, and writes nothing to NSX.
+	AuditModeReport AuditMode = "Report"
+	// AuditModeOff audits on demand alone.
+	AuditModeOff AuditMode = "Off"
+)
 
 // IPPool is an NSX IP pool that floating IPs come from.
 type IPPool struct {

@@ -60,6 +60,9 @@ type Options struct {
 	Burst             int
 	// MaxConcurrent calls wait for their answer at once; 20 by default. NSX allows a user 40.
 	MaxConcurrent int
+	// BackgroundPerSecond is the rate of Background calls, which come on top; by default a tenth of RequestsPerSecond. They
+	// have no burst, and at most 2 are under way at once.
+	BackgroundPerSecond float64
 	// Timeout of one try, from sending to the last byte of the answer; 30 s by default.
 	Timeout time.Duration
 
@@ -96,6 +99,9 @@ func (o *Options) complete() ([]*url.URL, error) {
 	if o.MaxConcurrent == 0 {
 		o.MaxConcurrent = 20
 	}
+	if o.BackgroundPerSecond == 0 {
+		o.BackgroundPerSecond = o.RequestsPerSecond / 10
+	}
 	if o.Timeout == 0 {
 		o.Timeout = 30 * time.Second
 	}
@@ -122,7 +128,7 @@ func (o *Options) complete() ([]*url.URL, error) {
 	if o.Authentication != Session && o.Authentication != Basic {
 		errs = append(errs, fmt.Errorf("unknown authentication %q", o.Authentication))
 	}
-	if o.RequestsPerSecond < 0 || o.Burst < 0 || o.MaxConcurrent < 0 || o.Timeout < 0 || o.MaxStall < 0 {
+	if o.RequestsPerSecond < 0 || o.BackgroundPerSecond < 0 || o.Burst < 0 || o.MaxConcurrent < 0 || o.Timeout < 0 || o.MaxStall < 0 {
 		errs = append(errs, errors.New("limits and time-outs cannot be negative"))
 	}
 	if len(o.Managers) == 0 {

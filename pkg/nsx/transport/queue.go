@@ -13,33 +13,44 @@ import (
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsx"
 )
 
-// queue lets calls out: at most so many at once and so many a second, those of higher priority first, within one
-// priority in the order in which they came.
+// queue lets calls out by lanes, one for each priority: at most so many of a lane at once and so many a second, in the
+// order in which they came. No lane waits for another one.
 type queue struct {
 	clock   clock.WithTicker
-	max     int
 	metrics *Metrics
 	// wake tells run that something has changed; done is closed when run has ended.
 	wake chan struct{}
 	done chan struct{}
 
-	mu      sync.Mutex
-	limiter *rate.Limiter
-	// waiting holds a chan struct{} for each call that waits, closed when it may go.
-	waiting     [priorities]list.List
-	inFlight    int
+	mu          sync.Mutex
+	lanes       [priorities]lane
 	pausedUntil time.Time
 }
 
+// lane is what one priority may do.
+type lane struct {
+	limiter *rate.Limiter
+	max     int
+	// waiting holds a chan struct{} for each call that waits, closed when it may go.
+	waiting  list.List
+	inFlight int
+}
+
+// backgroundConcurrent is how many Background calls are under way at most, besides all others.
+const backgroundConcurrent = 2
+
 func newQueue(o *Options) *queue {
-	return &queue{
+	q := &queue{
 		clock:   o.Clock,
-		max:     o.MaxConcurrent,
 		metrics: o.Metrics,
 		wake:    make(chan struct{}, 1),
 		done:    make(chan struct{}),
-		limiter: rate.NewLimiter(rate.Limit(o.RequestsPerSecond), o.Burst),
 	}
+	q.lanes[Foreground] = lane{limiter: rate.NewLimiter(rate.Limit(o.RequestsPerSecond), o.Burst), max: o.MaxConcurrent}
+	q.lanes[Background] = lane{limiter: rate.NewLimiter(rate.Limit(o.BackgroundPerSecond), 1), max: backgroundConcurrent}
+	// What was paid for waits for nothing but a pause.
+	q.lanes[prepaid] = lane{limiter: rate.NewLimiter(rate.Inf, 0), max: o.MaxConcurrent}
+	return q
 }
 
 // run admits calls until the context ends. After that, every acquire fails.
@@ -68,34 +79,43 @@ func (q *queue) run(ctx context.Context) {
 func (q *queue) admit() time.Duration {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for q.inFlight < q.max {
-		next, from := q.next()
-		if next == nil {
+	var next time.Duration
+	for p := range q.lanes {
+		if wait := q.admitFrom(&q.lanes[p]); wait > 0 && (next == 0 || wait < next) {
+			next = wait
+		}
+	}
+	q.metrics.inFlight.Set(float64(q.inFlight()))
+	return next
+}
+
+func (q *queue) admitFrom(l *lane) time.Duration {
+	for l.inFlight < l.max {
+		first := l.waiting.Front()
+		if first == nil {
 			return 0
 		}
 		now := q.clock.Now()
 		if wait := q.pausedUntil.Sub(now); wait > 0 {
 			return wait
 		}
-		token := q.limiter.ReserveN(now, 1)
+		token := l.limiter.ReserveN(now, 1)
 		if wait := token.DelayFrom(now); wait > 0 {
 			token.CancelAt(now)
 			return wait
 		}
-		q.inFlight++
-		q.metrics.inFlight.Set(float64(q.inFlight))
-		close(from.Remove(next).(chan struct{}))
+		l.inFlight++
+		close(l.waiting.Remove(first).(chan struct{}))
 	}
 	return 0
 }
 
-func (q *queue) next() (*list.Element, *list.List) {
-	for p := range q.waiting {
-		if e := q.waiting[p].Front(); e != nil {
-			return e, &q.waiting[p]
-		}
+// inFlight counts the calls that hold a place, under the lock.
+func (q *queue) inFlight() (n int) {
+	for p := range q.lanes {
+		n += q.lanes[p].inFlight
 	}
-	return nil, nil
+	return n
 }
 
 // acquire waits until a call of this priority may go, or its context ends; release must follow if it may.
@@ -106,7 +126,7 @@ func (q *queue) acquire(ctx context.Context, p Priority) error {
 	start := q.clock.Now()
 	ready := make(chan struct{})
 	q.mu.Lock()
-	e := q.waiting[p].PushBack(ready)
+	e := q.lanes[p].waiting.PushBack(ready)
 	q.mu.Unlock()
 	q.poke()
 
@@ -121,21 +141,21 @@ func (q *queue) acquire(ctx context.Context, p Priority) error {
 		err = errClosed
 	}
 	q.mu.Lock()
-	q.waiting[p].Remove(e)
+	q.lanes[p].waiting.Remove(e)
 	q.mu.Unlock()
 	select {
 	case <-ready: // let go at the same moment
-		q.release()
+		q.release(p)
 	default:
 	}
 	return err
 }
 
 // release makes room for the next call.
-func (q *queue) release() {
+func (q *queue) release(p Priority) {
 	q.mu.Lock()
-	q.inFlight--
-	q.metrics.inFlight.Set(float64(q.inFlight))
+	q.lanes[p].inFlight--
+	q.metrics.inFlight.Set(float64(q.inFlight()))
 	q.mu.Unlock()
 	q.poke()
 }

@@ -2,7 +2,6 @@ package transport
 
 import (
 	"context"
-	"fmt"
 	"net/http"
 	"slices"
 	"sync"
@@ -79,8 +78,9 @@ func TestDefaultsStayBelowTheLimitsOfNSX(t *testing.T) {
 	if _, err := o.complete(); err != nil {
 		t.Fatal(err)
 	}
-	if most := o.RequestsPerSecond + float64(o.Burst); most > 100 || o.MaxConcurrent > 40 {
-		t.Errorf("up to %v requests in a second and %d at once; NSX allows 100 and 40", most, o.MaxConcurrent)
+	most := o.RequestsPerSecond + float64(o.Burst) + o.BackgroundPerSecond + 1
+	if at := o.MaxConcurrent + backgroundConcurrent; most > 100 || at > 40 {
+		t.Errorf("up to %v requests in a second and %d at once; NSX allows 100 and 40", most, at)
 	}
 }
 
@@ -116,27 +116,114 @@ func TestConcurrencyCap(t *testing.T) {
 	})
 }
 
-func TestForegroundGoesFirst(t *testing.T) {
+// TestAuditNeverDelaysAService sends the calls of 500 Services in bursts, with and without an audit at work all the time,
+// and wants them to go out at the very same moments. The audit gets its own rate, no more and no less.
+func TestAuditNeverDelaysAService(t *testing.T) {
+	const perSecond, background, seconds = 60, 6, 20
+	// sent are the moments at which calls of Services went out, and how many of the audit did.
+	sent := func(audit bool) (services []time.Duration, audits int) {
+		synctest.Test(t, func(t *testing.T) {
+			slow := func(_ int, req *http.Request) (*http.Response, error) {
+				connect(req, true)
+				time.Sleep(100 * time.Millisecond)
+				return status(200, "{}")(req)
+			}
+			tr, network := newTransport(t, Options{RequestsPerSecond: perSecond, Burst: 30, BackgroundPerSecond: background, ClientCertificate: someCertificate}, slow)
+			ctx, cancel := context.WithTimeout(t.Context(), seconds*time.Second)
+			defer cancel()
+			start := time.Now()
+			var wg sync.WaitGroup
+			if audit {
+				for range 4 { // lists are read side by side
+					wg.Go(func() {
+						for ctx.Err() == nil {
+							_, _ = do(WithPriority(ctx, Background), tr, "GET", "/audit", "")
+						}
+					})
+				}
+				wg.Go(func() {
+					for {
+						paid, err := tr.Prepay(ctx, 4)
+						if err != nil {
+							return
+						}
+						for range 4 {
+							_, _ = do(paid, tr, "PUT", "/audit", "")
+						}
+					}
+				})
+			}
+			for range 5 { // bursts, with quiet times in between
+				for range 100 {
+					wg.Go(func() { _, _ = do(ctx, tr, "PUT", aPool, "") })
+				}
+				time.Sleep(3500 * time.Millisecond)
+			}
+			wg.Wait()
+			for _, s := range network.all() {
+				if s.path == "/audit" {
+					audits++
+				} else {
+					services = append(services, s.at.Sub(start))
+				}
+			}
+		})
+		return services, audits
+	}
+	alone, none := sent(false)
+	beside, audits := sent(true)
+	if len(alone) != 500 || none != 0 {
+		t.Fatalf("%d calls of Services and %d of no audit, want 500 and 0", len(alone), none)
+	}
+	if diff := cmp.Diff(alone, beside); diff != "" {
+		t.Errorf("calls of Services go out at other moments when there is an audit (-without +with):\n%s", diff)
+	}
+	if most := background*seconds + 1; audits > most || audits < most-10 {
+		t.Errorf("the audit sent %d requests in %d s, want about %d", audits, seconds, most)
+	}
+}
+
+// TestPrepaid: what was paid for goes at once however many others wait, and no further.
+func TestPrepaid(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := hold{make(chan struct{})}
-		tr, network := newTransport(t, Options{MaxConcurrent: 1}, h.answer)
-		background := WithPriority(t.Context(), Background)
+		tr, network := newTransport(t, Options{MaxConcurrent: 1, BackgroundPerSecond: 2, ClientCertificate: someCertificate},
+			func(n int, req *http.Request) (*http.Response, error) {
+				if req.Method == "GET" {
+					return h.answer(n, req)
+				}
+				return status(200, "{}")(req)
+			})
 		var wg sync.WaitGroup
-		for i, ctx := range []context.Context{background, background, t.Context(), background, t.Context(), WithPriority(background, Foreground)} {
-			wg.Go(func() { _, _ = do(ctx, tr, "GET", fmt.Sprint("/", i), "") })
+		for _, path := range []string{"/in-flight", "/waits"} {
+			wg.Go(func() { _, _ = do(t.Context(), tr, "GET", path, "") })
 			synctest.Wait()
 		}
-		for range 6 {
-			h.letGo <- struct{}{}
+		start := time.Now()
+		paid, err := tr.Prepay(t.Context(), 2)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := time.Since(start); got != 500*time.Millisecond { // the first at once, the second by the rate
+			t.Errorf("paying for two took %v, want 500ms", got)
+		}
+		for _, path := range []string{"/paid-1", "/paid-2", "/no-more"} {
+			wg.Go(func() { _, _ = do(paid, tr, "PUT", path, "") })
 			synctest.Wait()
 		}
+		close(h.letGo)
 		wg.Wait()
 		var order []string
 		for _, s := range network.all() {
 			order = append(order, s.path)
 		}
-		if want := []string{"/0", "/2", "/4", "/5", "/1", "/3"}; !slices.Equal(order, want) {
+		if want := []string{"/in-flight", "/paid-1", "/paid-2", "/waits", "/no-more"}; !slices.Equal(order, want) {
 			t.Errorf("order %v, want %v", order, want)
+		}
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := tr.Prepay(ended, 1); err == nil {
+			t.Error("paid although the context has ended")
 		}
 	})
 }
@@ -180,7 +267,7 @@ func TestPlaceIsNotLostBetweenTwo(t *testing.T) {
 			var wg sync.WaitGroup
 			wg.Go(func() {
 				if q.acquire(ctx, Foreground) == nil {
-					q.release()
+					q.release(Foreground)
 				}
 			})
 			synctest.Wait()
@@ -188,8 +275,8 @@ func TestPlaceIsNotLostBetweenTwo(t *testing.T) {
 			cancel()
 			q.admit()
 			wg.Wait()
-			if q.inFlight != 0 {
-				t.Fatalf("%d places are still taken", q.inFlight)
+			if q.inFlight() != 0 {
+				t.Fatalf("%d places are still taken", q.inFlight())
 			}
 		}
 	})

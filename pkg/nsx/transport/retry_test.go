@@ -296,7 +296,7 @@ func TestContextEnds(t *testing.T) {
 					if until := tr.managers.all[0].avoided(); tt.name == "in flight" && !until.IsZero() {
 						t.Errorf("the manager is avoided until %v", until)
 					}
-					if n := tr.queue.inFlight; n != 0 {
+					if n := tr.queue.inFlight(); n != 0 {
 						t.Errorf("%d places still taken", n)
 					}
 				})

@@ -201,13 +201,14 @@ func after(gaveUp, before error) error {
 
 // try sends the call once, when its turn has come.
 func (t *Transport) try(ctx context.Context, c *call) attempt {
-	if err := t.queue.acquire(ctx, priorityOf(ctx)); err != nil {
+	priority := priorityOf(ctx)
+	if err := t.queue.acquire(ctx, priority); err != nil {
 		if errors.Is(err, errClosed) {
 			return attempt{fate: barred, err: err}
 		}
 		return attempt{fate: unsent, err: err}
 	}
-	defer t.queue.release()
+	defer t.queue.release(priority)
 	ctx, stop := t.withTimeout(ctx)
 	defer stop()
 
