@@ -109,6 +109,9 @@ func (c *Cloud) Initialize(clientBuilder cloudprovider.ControllerClientBuilder, 
 	})
 }
 
+// callsOfARepair is what most changes by the audit take: pool or monitor, virtual server, address, attachment.
+const callsOfARepair = 4
+
 // run finds out which cluster this is, and then keeps its load balancers until the Cloud ends.
 func (c *Cloud) run(client kubernetes.Interface) {
 	logger := klog.FromContext(c.ctx)
@@ -137,8 +140,10 @@ func (c *Cloud) run(client kubernetes.Interface) {
 	})
 	engine := lb.New(lb.Options{
 		Backend: backend, Config: c.o.Config.LoadBalancer, ClusterUID: uid,
-		Services: c.services, Background: func(ctx context.Context) context.Context { return transport.WithPriority(ctx, transport.Background) },
-		Clock: clock.RealClock{}, Random: rand.Float64, Record: events.record,
+		Services:    c.services,
+		AuditReads:  func(ctx context.Context) context.Context { return transport.WithPriority(ctx, transport.Background) },
+		AuditWrites: func(ctx context.Context) (context.Context, error) { return t.Prepay(ctx, callsOfARepair) },
+		Clock:       clock.RealClock{}, Random: rand.Float64, Record: events.record,
 	})
 	c.running.Store(&running{t, backend.Inventory(), engine})
 	c.nodes.subscribe(engine.NodesChanged)

@@ -29,6 +29,7 @@ type Engine struct {
 	o       Options
 	locks   keyedLocks
 	refresh *refresher
+	auditor *auditor
 
 	// wake has an item when there is a new list of nodes, untidy when something may have gone out of use in NSX.
 	wake, untidy chan struct{}
@@ -46,16 +47,21 @@ type Engine struct {
 	recheck bool
 	// loadErr is why the inventory could not be read.
 	loadErr error
+	// enabled counts the nodes that should get connections.
+	enabled    int
+	auditState AuditState
 }
 
 // New makes an Engine. It does nothing before Run.
 func New(o Options) *Engine {
-	return &Engine{
+	e := &Engine{
 		o:       o,
 		refresh: newRefresher(o.Clock, o.Backend.RefreshAddresses),
 		wake:    make(chan struct{}, 1),
 		untidy:  make(chan struct{}, 1),
 	}
+	e.auditor = newAuditor(e)
+	return e
 }
 
 func (e *Engine) inv() *nsx.Inventory { return e.o.Backend.Inventory() }
@@ -267,19 +273,27 @@ func (e *Engine) Delete(ctx context.Context, svc *corev1.Service) error {
 // Plan is what Ensure would do now, or what would remove everything from NSX when the Service wants no load balancer. It
 // changes nothing.
 func (e *Engine) Plan(ctx context.Context, svc *corev1.Service) (Plan, error) {
+	p, _, err := e.plan(ctx, svc)
+	return p, err
+}
+
+// plan is Plan, with what the Service has that it was made of.
+func (e *Engine) plan(ctx context.Context, svc *corev1.Service) (Plan, nsx.Observed, error) {
 	o := OwnerOf(svc)
 	end, err := e.begin(ctx, o)
 	if err != nil {
-		return Plan{}, err
+		return Plan{}, nsx.Observed{}, err
 	}
 	defer end()
+	have := e.inv().Observe(o)
 	if svc.Spec.Type != corev1.ServiceTypeLoadBalancer || svc.DeletionTimestamp != nil {
-		return Plan{Intents: DiffGone(e.inv().Observe(o), published(svc))}, nil
+		return Plan{Intents: DiffGone(have, published(svc))}, have, nil
 	}
 	want, err := e.desired(svc)
 	if err != nil {
-		return Plan{}, err
+		return Plan{}, have, err
 	}
 	defer e.inv().Unreserve(o)
-	return Diff(want, e.inv().Observe(o), e.inv(), e.o.ClusterUID)
+	p, err := Diff(want, have, e.inv(), e.o.ClusterUID)
+	return p, have, err
 }

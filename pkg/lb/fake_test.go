@@ -143,6 +143,10 @@ func (n *fakeNSX) SetNodes(_ context.Context, nodes []nsx.Node) error {
 	return nil
 }
 
+func (n *fakeNSX) SharedDrift(context.Context) []nsx.Finding { return nil }
+
+func (n *fakeNSX) PoolHealth(context.Context) ([]nsx.PoolHealth, error) { return nil, nil }
+
 func (n *fakeNSX) Reclaim(_ context.Context, pool string, a netip.Addr) error {
 	n.inv.SetReleased(pool, a)
 	return nil

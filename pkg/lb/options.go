@@ -29,9 +29,13 @@ type Options struct {
 	// Services lists all Services of the cluster, which it does not change; ok is false while they are not known. Without it
 	// there is no audit.
 	Services func() (all []*corev1.Service, ok bool)
-	// Background marks a context whose calls may wait for those of Services; nil: none do.
-	Background func(context.Context) context.Context
-	Clock      clock.Clock
+	// AuditReads marks the context of calls by which the audit looks, and AuditWrites waits until the audit may make one more
+	// change and gives the context for it, so that audits never delay what is done for Services; nil: they may.
+	AuditReads  func(context.Context) context.Context
+	AuditWrites func(context.Context) (context.Context, error)
+	// Audited takes note of what audits find and do; nil: nobody does. It must not block.
+	Audited func(AuditEntry)
+	Clock   clock.Clock
 	// Random gives numbers in [0, 1), to spread retries. It must be safe for concurrent use, as rand.Float64 is.
 	Random func() float64
 	// Record takes events. It is called under locks and must neither block nor call the Engine.
@@ -62,12 +66,16 @@ const (
 	ReasonDoubtfulAddress = "DoubtfulAddress"
 	// ReasonLostAddress: the allocation of an address in use is gone or somebody else's.
 	ReasonLostAddress = "LostAddress"
-	// ReasonDrift: what the Service has in NSX was changed or deleted by somebody else, and is put right.
+	// ReasonDrift: what the Service has in NSX, or what all of them share, was changed or deleted by somebody else, whom the
+	// text names as far as NSX does, and is put right.
 	ReasonDrift = "Drift"
 	// ReasonOrphan: something in NSX belonged to a Service that is gone, and is removed.
 	ReasonOrphan = "Orphan"
-	// ReasonUnrecordedAddress: an address of an exclusive IP pool was allocated for nobody, and is released.
+	// ReasonUnrecordedAddress: an address is allocated, and no virtual server has it. In an exclusive IP pool it is released;
+	// in another one it may be somebody else's.
 	ReasonUnrecordedAddress = "UnrecordedAddress"
+	// ReasonAllMembersDown: the health checks find nobody behind a pool, although there are Ready nodes.
+	ReasonAllMembersDown = "AllMembersDown"
 	// ReasonTooFewNodes: more than half of the nodes look unfit, so that the rest of them keep getting traffic.
 	ReasonTooFewNodes = "TooFewNodes"
 )

@@ -128,8 +128,14 @@ func (w *nodeWriter) step(ctx context.Context) time.Time {
 	if w.differs(view.Nodes) {
 		next = earlier(next, w.notBefore)
 	}
+	enabled := 0
+	for _, n := range view.Nodes {
+		if n.State == nsx.Enabled {
+			enabled++
+		}
+	}
 	e.mu.Lock()
-	e.decided = true
+	e.decided, e.enabled = true, enabled
 	e.mu.Unlock()
 	return next
 }

@@ -124,6 +124,12 @@ type Backend interface {
 	// Reclaim releases an address of an exclusive IP pool that no virtual server records, after a fresh look. It does
 	// nothing when somebody records it by then, or it is not allocated any more.
 	Reclaim(ctx context.Context, pool string, addr netip.Addr) error
+	// SharedDrift is what others changed of what the cluster shares: the members of its pools and the node group, which the
+	// next SetNodes puts right. It makes no call: Load has read everything.
+	SharedDrift(ctx context.Context) []Finding
+	// PoolHealth is what NSX's health checks say of the pools of ours that carry traffic, by one call for each load-balancer
+	// service.
+	PoolHealth(ctx context.Context) ([]PoolHealth, error)
 	// RefreshAddresses reads the allocations of the cluster's IP pools again, one paged list a pool.
 	RefreshAddresses(ctx context.Context) error
 }

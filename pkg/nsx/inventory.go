@@ -20,6 +20,8 @@ type VirtualServerRecord struct {
 	AccessGroup string
 	// AccessEdited: the access list does not do what we write, to let in the clients of the group and nobody else.
 	AccessEdited bool
+	// Edit of it or of its persistence profile, whichever is later; zero for foreign ones.
+	Edit Edit
 	// Doc is the backend's document, opaque to everybody else; nil for foreign virtual servers.
 	Doc []byte
 }
@@ -34,6 +36,7 @@ type PoolRecord struct {
 	// Pool as NSX has it; its Monitor is filled in from the monitor's own record.
 	Pool      Pool
 	MonitorID string
+	Edit      Edit
 	Doc       []byte
 }
 
@@ -43,6 +46,7 @@ type MonitorRecord struct {
 	Owner   Owner
 	ID      string
 	Monitor Monitor
+	Edit    Edit
 	Doc     []byte
 }
 
@@ -53,6 +57,7 @@ type SourceGroupRecord struct {
 	Key string
 	// SetID is the address set that it consists of; empty when it was made to consist of something else.
 	SetID string
+	Edit  Edit
 	Doc   []byte
 }
 
@@ -63,6 +68,7 @@ type SourceSetRecord struct {
 	Key string
 	// Sources as they are in NSX.
 	Sources Sources
+	Edit    Edit
 	Doc     []byte
 }
 
@@ -77,6 +83,7 @@ type LBServiceRecord struct {
 	VirtualServers []string
 	// Capacity is how many virtual servers it takes; 0 when NSX did not say.
 	Capacity int
+	Edit     Edit
 	Doc      []byte
 }
 

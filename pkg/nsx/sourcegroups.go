@@ -16,6 +16,20 @@ func (inv *Inventory) sources(r VirtualServerRecord) Sources {
 	return set.Sources
 }
 
+// ClientGroup finds the group of clients of ours that a virtual server's access list names, as the controller writes it, and
+// who wrote the group or the set behind it last.
+func (inv *Inventory) ClientGroup(virtualServer string) (id string, e Edit, ok bool) {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	r, _ := inv.virtualServers.get(virtualServer)
+	group, ok := inv.sourceGroups.get(r.AccessGroup)
+	if !ok || r.AccessEdited {
+		return "", Edit{}, false
+	}
+	set, _ := inv.sourceSets.get(group.SetID)
+	return group.ID, group.Edit.Later(set.Edit), true
+}
+
 // PutSourceGroup records a group of clients of ours as NSX answered it.
 func (inv *Inventory) PutSourceGroup(r SourceGroupRecord) {
 	inv.write(func(seq uint64) { inv.sourceGroups.put(r.ID, r, seq) })

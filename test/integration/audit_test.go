@@ -1,13 +1,18 @@
 package integration
 
 import (
+	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/config"
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/lb"
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsx"
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim"
@@ -64,116 +69,291 @@ func (w *world) virtualServer(svc *corev1.Service) nsxsim.Object {
 	return nil
 }
 
-func TestAuditPutsRightWhatSomebodyChanged(t *testing.T) {
-	type edit struct {
-		name   string
-		change func(w *world, svc *corev1.Service)
-		right  func(w *world, svc *corev1.Service) bool
+// edits are what somebody may do by hand to what a Service has in NSX, and what the audit says of it.
+var edits = []struct {
+	name    string
+	service func() *corev1.Service
+	change  func(w *world, svc *corev1.Service)
+	right   func(w *world, svc *corev1.Service) bool
+	// found is the kind of what was changed; by who NSX says it was, empty when it does not.
+	found nsx.Kind
+	by    string
+}{
+	{"ports edited", threePorts, editVirtualServer(func(o nsxsim.Object) {
+		delete(o, "port")
+		delete(o, "default_pool_member_port")
+		o["ports"], o["default_pool_member_ports"] = []string{"81"}, []string{"30081"}
+	}), func(w *world, svc *corev1.Service) bool { return w.virtualServer(svc).Strings("ports")[0] == "80" },
+		nsx.KindVirtualServer, "somebody"},
+	{"switched off", threePorts, editVirtualServer(func(o nsxsim.Object) { o["enabled"] = false }),
+		func(w *world, svc *corev1.Service) bool { return w.virtualServer(svc)["enabled"] == true },
+		nsx.KindVirtualServer, "somebody"},
+	{"sent to another pool", threePorts, func(w *world, svc *corev1.Service) {
+		theirs := w.foreignPool()
+		editVirtualServer(func(o nsxsim.Object) { o["pool_id"] = theirs })(w, svc)
+	}, func(w *world, svc *corev1.Service) bool {
+		return w.virtualServer(svc).String("pool_id") != w.foreignPool()
+	},
+		nsx.KindVirtualServer, "somebody"},
+	{"detached", threePorts, func(w *world, svc *corev1.Service) { w.detach(w.virtualServer(svc).ID()) },
+		func(w *world, svc *corev1.Service) bool { return w.isAttached(w.virtualServer(svc)) },
+		nsx.KindLBService, "somebody"},
+	{"deleted", threePorts, func(w *world, svc *corev1.Service) {
+		id := w.virtualServer(svc).ID()
+		w.detach(id)
+		w.must(w.sim.As("somebody").Delete(nsxsim.KindVirtualServer, id))
+	}, func(w *world, svc *corev1.Service) bool {
+		vs := w.virtualServer(svc)
+		return vs != nil && w.isAttached(vs)
+	}, nsx.KindVirtualServer, ""},
+	{"address released", threePorts, func(w *world, svc *corev1.Service) {
+		w.must(w.sim.As("somebody").Release(w.pool, externalIP(svc)))
+	}, func(w *world, svc *corev1.Service) bool {
+		return slices.Contains(w.sim.Allocations(w.pool), externalIP(svc))
+	},
+		nsx.KindAddress, ""},
+	{"node pool's algorithm edited", threePorts, editPool(func(o nsxsim.Object) { o["algorithm"] = "IP_HASH" }),
+		func(w *world, svc *corev1.Service) bool { return w.poolOf(svc).String("algorithm") == "ROUND_ROBIN" },
+		nsx.KindPool, "somebody"},
+	{"node pool's monitor taken away", threePorts, editPool(func(o nsxsim.Object) { o["active_monitor_ids"] = []string{} }),
+		func(w *world, svc *corev1.Service) bool { return len(w.poolOf(svc).Strings("active_monitor_ids")) == 1 },
+		nsx.KindPool, "somebody"},
+	{"members removed", threePorts, editPool(func(o nsxsim.Object) { o["members"] = []any{} }),
+		func(w *world, svc *corev1.Service) bool {
+			members, _ := w.poolOf(svc)["members"].([]any)
+			return len(members) == len(w.nodes)
+		}, nsx.KindPool, "somebody"},
+	{"a member drained", threePorts, editPool(func(o nsxsim.Object) {
+		o["members"].([]any)[1].(map[string]any)["admin_state"] = "DISABLED"
+	}), func(w *world, svc *corev1.Service) bool {
+		members, _ := w.poolOf(svc)["members"].([]any)
+		return members[1].(map[string]any)["admin_state"] == "ENABLED"
+	}, nsx.KindPool, "somebody"},
+	{"node pool's monitor edited", threePorts, editMonitor(func(o nsxsim.Object) { o["request_url"] = "/" }),
+		func(w *world, svc *corev1.Service) bool { return w.monitorOf(svc).String("request_url") == "/healthz" },
+		nsx.KindMonitor, "somebody"},
+	{"monitor wants another answer", threePorts, editMonitor(func(o nsxsim.Object) { o["response_status_codes"] = []int{503} }),
+		func(w *world, svc *corev1.Service) bool {
+			codes, _ := w.monitorOf(svc)["response_status_codes"].([]any)
+			return fmt.Sprint(codes) == "[200]"
+		}, nsx.KindMonitor, "somebody"},
+	{"persistence profile edited", sticky, func(w *world, svc *corev1.Service) {
+		_, err := w.sim.As("somebody").Update(nsxsim.KindPersistenceProfile, w.virtualServer(svc).String("persistence_profile_id"),
+			func(o nsxsim.Object) { o["timeout"] = 5 })
+		w.must(err)
+	}, func(w *world, svc *corev1.Service) bool {
+		profile := w.sim.Get(nsxsim.KindPersistenceProfile, w.virtualServer(svc).String("persistence_profile_id"))
+		return profile != nil && fmt.Sprint(profile["timeout"]) == "600"
+	}, nsx.KindVirtualServer, "somebody"},
+	{"own pool sent to another group", localPolicy, func(w *world, svc *corev1.Service) {
+		theirs := nsxsim.Must(w.sim.As("somebody").Create(nsxsim.KindNSGroup, nsxsim.Object{"display_name": "their group"}))
+		w.foreign = w.foreignDocs()
+		editPool(func(o nsxsim.Object) {
+			o["member_group"].(map[string]any)["grouping_object"] = map[string]any{"target_type": "NSGroup", "target_id": theirs.ID()}
+		})(w, svc)
+	}, func(w *world, svc *corev1.Service) bool {
+		return w.groupOf(svc).Tags()[nsx.TagClusterUID] == clusterUID
+	},
+		nsx.KindPool, "somebody"},
+	{"own monitor edited", localPolicy, editMonitor(func(o nsxsim.Object) { o["monitor_port"] = "1" }),
+		func(w *world, svc *corev1.Service) bool { return w.monitorOf(svc).String("monitor_port") == "32000" },
+		nsx.KindMonitor, "somebody"},
+	{"nodes taken from their IP set", localPolicy, func(w *world, svc *corev1.Service) {
+		_, err := w.sim.As("somebody").Update(nsxsim.KindIPSet, w.setOf(svc).ID(), func(o nsxsim.Object) { o["ip_addresses"] = []string{"192.168.9.9"} })
+		w.must(err)
+	}, func(w *world, svc *corev1.Service) bool {
+		return len(w.setOf(svc).Strings("ip_addresses")) == len(w.nodes)
+	},
+		nsx.KindNodeGroup, "somebody"},
+	{"nodes taken from their group", localPolicy, func(w *world, svc *corev1.Service) {
+		_, err := w.sim.As("somebody").Update(nsxsim.KindNSGroup, w.groupOf(svc).ID(), func(o nsxsim.Object) { o["members"] = []any{} })
+		w.must(err)
+	}, func(w *world, svc *corev1.Service) bool { return w.setOf(svc) != nil },
+		nsx.KindNodeGroup, "somebody"},
+	{"access list taken away", restricted, editVirtualServer(func(o nsxsim.Object) { delete(o, "access_list_control") }), closed,
+		nsx.KindVirtualServer, "somebody"},
+	{"access list switched off", restricted, editVirtualServer(func(o nsxsim.Object) {
+		o["access_list_control"].(map[string]any)["enabled"] = false
+	}), closed, nsx.KindVirtualServer, "somebody"},
+	{"a client let in by hand", restricted, func(w *world, svc *corev1.Service) {
+		for _, set := range w.sim.List(nsxsim.KindIPSet) {
+			if set.Tags()[nsx.TagClusterUID] != clusterUID {
+				continue
+			}
+			_, err := w.sim.As("somebody").Update(nsxsim.KindIPSet, set.ID(), func(o nsxsim.Object) {
+				o["ip_addresses"] = append(o.Strings("ip_addresses"), "10.0.0.0/8")
+			})
+			w.must(err)
+		}
+	}, closed, nsx.KindClientGroup, "somebody"},
+	{"a group of clients emptied", restricted, func(w *world, svc *corev1.Service) {
+		group := w.virtualServer(svc)["access_list_control"].(map[string]any)["group_id"].(string)
+		_, err := w.sim.As("somebody").Update(nsxsim.KindNSGroup, group, func(o nsxsim.Object) { o["members"] = []any{} })
+		w.must(err)
+	}, closed, nsx.KindClientGroup, "somebody"},
+}
+
+func closed(w *world, svc *corev1.Service) bool {
+	return w.lets(w.virtualServer(svc)) == sourcesOf(svc)
+}
+
+func sticky() *corev1.Service {
+	svc := service("web", cluster, "80")
+	seconds := int32(600)
+	svc.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
+	svc.Spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: &seconds}}
+	return svc
+}
+
+// The objects behind a Service, and edits of them by somebody.
+
+func (w *world) poolOf(svc *corev1.Service) nsxsim.Object {
+	return w.sim.Get(nsxsim.KindPool, w.virtualServer(svc).String("pool_id"))
+}
+
+func (w *world) monitorOf(svc *corev1.Service) nsxsim.Object {
+	return w.sim.Get(nsxsim.KindMonitor, w.poolOf(svc).Strings("active_monitor_ids")[0])
+}
+
+func (w *world) groupOf(svc *corev1.Service) nsxsim.Object {
+	group, _ := w.poolOf(svc)["member_group"].(map[string]any)
+	target, _ := group["grouping_object"].(map[string]any)
+	id, _ := target["target_id"].(string)
+	return w.sim.Get(nsxsim.KindNSGroup, id)
+}
+
+// setOf is the IP set that the node group holds; nil when it holds none.
+func (w *world) setOf(svc *corev1.Service) nsxsim.Object {
+	members, _ := w.groupOf(svc)["members"].([]any)
+	if len(members) == 0 {
+		return nil
 	}
-	closed := func(w *world, svc *corev1.Service) bool { return w.lets(w.virtualServer(svc)) == sourcesOf(svc) }
-	somebody := func(w *world) nsxsim.Editor { return w.sim.As("somebody") }
-	detach := func(w *world, id string) {
-		_, err := somebody(w).Update(nsxsim.KindLBService, w.lb, func(o nsxsim.Object) {
-			o["virtual_server_ids"] = slices.DeleteFunc(o.Strings("virtual_server_ids"), func(v string) bool { return v == id })
-		})
+	id, _ := members[0].(map[string]any)["value"].(string)
+	return w.sim.Get(nsxsim.KindIPSet, id)
+}
+
+func (w *world) foreignPool() string {
+	for _, p := range w.sim.List(nsxsim.KindPool) {
+		if p.String("display_name") == "theirs" {
+			return p.ID()
+		}
+	}
+	return ""
+}
+
+func (w *world) isAttached(vs nsxsim.Object) bool {
+	return slices.Contains(w.sim.Get(nsxsim.KindLBService, w.lb).Strings("virtual_server_ids"), vs.ID())
+}
+
+func (w *world) detach(id string) {
+	w.t.Helper()
+	_, err := w.sim.As("somebody").Update(nsxsim.KindLBService, w.lb, func(o nsxsim.Object) {
+		o["virtual_server_ids"] = slices.DeleteFunc(o.Strings("virtual_server_ids"), func(v string) bool { return v == id })
+	})
+	w.must(err)
+}
+
+func editVirtualServer(f func(nsxsim.Object)) func(*world, *corev1.Service) {
+	return func(w *world, svc *corev1.Service) {
+		_, err := w.sim.As("somebody").Update(nsxsim.KindVirtualServer, w.virtualServer(svc).ID(), f)
 		w.must(err)
 	}
-	for _, e := range []edit{
-		{"ports edited", func(w *world, svc *corev1.Service) {
-			_, err := somebody(w).Update(nsxsim.KindVirtualServer, w.virtualServer(svc).ID(), func(o nsxsim.Object) {
-				delete(o, "port")
-				delete(o, "default_pool_member_port")
-				o["ports"], o["default_pool_member_ports"] = []string{"81"}, []string{"30081"}
-			})
-			w.must(err)
-		}, func(w *world, svc *corev1.Service) bool { return w.virtualServer(svc).Strings("ports")[0] == "80" }},
-		{"switched off", func(w *world, svc *corev1.Service) {
-			_, err := somebody(w).Update(nsxsim.KindVirtualServer, w.virtualServer(svc).ID(), func(o nsxsim.Object) { o["enabled"] = false })
-			w.must(err)
-		}, func(w *world, svc *corev1.Service) bool { return w.virtualServer(svc)["enabled"] == true }},
-		{"detached", func(w *world, svc *corev1.Service) { detach(w, w.virtualServer(svc).ID()) },
-			func(w *world, svc *corev1.Service) bool {
-				return slices.Contains(w.sim.Get(nsxsim.KindLBService, w.lb).Strings("virtual_server_ids"), w.virtualServer(svc).ID())
-			}},
-		{"deleted", func(w *world, svc *corev1.Service) {
-			id := w.virtualServer(svc).ID()
-			detach(w, id)
-			w.must(somebody(w).Delete(nsxsim.KindVirtualServer, id))
-		}, func(w *world, svc *corev1.Service) bool {
-			vs := w.virtualServer(svc)
-			return vs != nil && slices.Contains(w.sim.Get(nsxsim.KindLBService, w.lb).Strings("virtual_server_ids"), vs.ID())
-		}},
-		{"address released", func(w *world, svc *corev1.Service) {
-			w.must(somebody(w).Release(w.pool, svc.Status.LoadBalancer.Ingress[0].IP))
-		}, func(w *world, svc *corev1.Service) bool {
-			return slices.Contains(w.sim.Allocations(w.pool), svc.Status.LoadBalancer.Ingress[0].IP)
-		}},
-		{"node pool's algorithm edited", func(w *world, svc *corev1.Service) {
-			_, err := somebody(w).Update(nsxsim.KindPool, w.virtualServer(svc).String("pool_id"), func(o nsxsim.Object) { o["algorithm"] = "IP_HASH" })
-			w.must(err)
-		}, func(w *world, svc *corev1.Service) bool {
-			return w.sim.Get(nsxsim.KindPool, w.virtualServer(svc).String("pool_id")).String("algorithm") == "ROUND_ROBIN"
-		}},
-		{"access list taken away", func(w *world, svc *corev1.Service) {
-			_, err := somebody(w).Update(nsxsim.KindVirtualServer, w.virtualServer(svc).ID(), func(o nsxsim.Object) { delete(o, "access_list_control") })
-			w.must(err)
-		}, closed},
-		{"access list switched off", func(w *world, svc *corev1.Service) {
-			_, err := somebody(w).Update(nsxsim.KindVirtualServer, w.virtualServer(svc).ID(), func(o nsxsim.Object) {
-				o["access_list_control"].(map[string]any)["enabled"] = false
-			})
-			w.must(err)
-		}, closed},
-		{"a client let in by hand", func(w *world, svc *corev1.Service) {
-			for _, set := range w.sim.List(nsxsim.KindIPSet) {
-				if set.Tags()[nsx.TagClusterUID] != clusterUID {
-					continue
-				}
-				_, err := somebody(w).Update(nsxsim.KindIPSet, set.ID(), func(o nsxsim.Object) {
-					o["ip_addresses"] = append(o.Strings("ip_addresses"), "10.0.0.0/8")
-				})
-				w.must(err)
-			}
-		}, closed},
-		{"a group of clients emptied", func(w *world, svc *corev1.Service) {
-			group := w.virtualServer(svc)["access_list_control"].(map[string]any)["group_id"].(string)
-			_, err := somebody(w).Update(nsxsim.KindNSGroup, group, func(o nsxsim.Object) { o["members"] = []any{} })
-			w.must(err)
-		}, closed},
-	} {
+}
+
+func editPool(f func(nsxsim.Object)) func(*world, *corev1.Service) {
+	return func(w *world, svc *corev1.Service) {
+		_, err := w.sim.As("somebody").Update(nsxsim.KindPool, w.poolOf(svc).ID(), f)
+		w.must(err)
+	}
+}
+
+func editMonitor(f func(nsxsim.Object)) func(*world, *corev1.Service) {
+	return func(w *world, svc *corev1.Service) {
+		_, err := w.sim.As("somebody").Update(nsxsim.KindMonitor, w.monitorOf(svc).ID(), f)
+		w.must(err)
+	}
+}
+
+// TestAuditPutsRightWhatSomebodyChanged: a Report names what was changed and by whom, and writes nothing; a Repair does
+// what the Report has said, and the EXTERNAL-IP stays.
+func TestAuditPutsRightWhatSomebodyChanged(t *testing.T) {
+	for _, e := range edits {
 		t.Run(e.name, func(t *testing.T) {
 			t.Parallel()
 			w := newWorld(t, nsxsim.Options{})
 			w.exclusive = false // what somebody else has allocated is none of the audit's business
 			w.start()
-			svc := service("web", cluster, "80")
-			svc.Spec.LoadBalancerSourceRanges = []string{"192.0.2.0/24", "198.51.100.7/32"}
-			w.published(svc)
-			ip := svc.Status.LoadBalancer.Ingress[0].IP
+			svc := w.published(e.service())
+			w.published(service("other", cluster, "80")) // shares the node pool
+			ip := externalIP(svc)
 			e.change(w, svc)
-			w.audit("it is put right", func() bool { return e.right(w, svc) })
-			w.eventually("an event says so", func() bool { return w.event(lb.ReasonDrift) })
+			if e.right(w, svc) {
+				t.Fatal("nothing has changed: the test proves nothing")
+			}
+			w.sim.Journal().Reset()
+
+			w.wantFound(config.AuditModeReport, lb.ActionReport, e.found, e.by)
+			if got := w.sim.Journal().Writes(); len(got) != 0 {
+				t.Errorf("the report wrote %v", got)
+			}
+			w.wantDrift(e.by, "would be put right")
+
+			w.wantFound(config.AuditModeRepair, lb.ActionRepair, e.found, e.by)
+			w.eventually("it is put right", func() bool { return e.right(w, svc) })
+			w.wantDrift(e.by, "is put right")
+			w.eventually("nothing more is found", func() bool {
+				report, err := w.engine.Audit(t.Context(), config.AuditModeReport)
+				return err == nil && len(report.Entries) == 0 || onlyForeign(report)
+			})
 			w.ensure(svc)
-			if got := svc.Status.LoadBalancer.Ingress[0].IP; got != ip {
+			if got := externalIP(svc); got != ip {
 				t.Errorf("EXTERNAL-IP changed from %s to %s", ip, got)
 			}
-			w.check(svc)
 		})
 	}
 }
 
-func TestAuditRestoresMembers(t *testing.T) {
-	w := newWorld(t, nsxsim.Options{})
-	w.exclusive = false
-	w.start()
-	svc := w.published(service("web", cluster, "80"))
-	pool := w.virtualServer(svc).String("pool_id")
-	_, err := w.sim.As("somebody").Update(nsxsim.KindPool, pool, func(o nsxsim.Object) { o["members"] = []any{} })
+// wantFound audits and wants one thing found, besides the address that the foreign user has.
+func (w *world) wantFound(mode config.AuditMode, action lb.AuditAction, kind nsx.Kind, by string) {
+	w.t.Helper()
+	w.mu.Lock()
+	w.events = nil
+	w.mu.Unlock()
+	report, err := w.engine.Audit(w.t.Context(), mode)
 	w.must(err)
-	w.audit("the nodes are members again", func() bool {
-		members, _ := w.sim.Get(nsxsim.KindPool, pool)["members"].([]any)
-		return len(members) == len(w.nodes)
-	})
+	var got []string
+	for _, e := range report.Entries {
+		if e.ID != "10.0.0.7" {
+			got = append(got, fmt.Sprintf("%s %s by %q", e.Action, e.Kind, e.Edit.By))
+		}
+	}
+	if d := cmp.Diff([]string{fmt.Sprintf("%s %s by %q", action, kind, by)}, got); d != "" {
+		w.t.Errorf("%s finds (-want +got):\n%s\n%v", mode, d, report.Entries)
+	}
+}
+
+func onlyForeign(r lb.AuditReport) bool {
+	return !slices.ContainsFunc(r.Entries, func(e lb.AuditEntry) bool { return e.ID != "10.0.0.7" })
+}
+
+// wantDrift wants one event about a change, which says who made it and what is done.
+func (w *world) wantDrift(by, done string) {
+	w.t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var got []string
+	for _, e := range w.events {
+		if e.Reason == lb.ReasonDrift {
+			got = append(got, e.Message)
+		}
+	}
+	who := "NSX does not say by whom"
+	if by != "" {
+		who = fmt.Sprintf("last modified by %q at ", by)
+	}
+	if len(got) != 1 || !strings.Contains(got[0], who) || !strings.Contains(got[0], done) {
+		w.t.Errorf("events are %q, want one with %q and %q", got, who, done)
+	}
 }
 
 func TestAuditWritesNothingWhenAllIsRight(t *testing.T) {
@@ -269,5 +449,132 @@ func TestAuditReclaimsAddressesOfExclusivePoolsAlone(t *testing.T) {
 		if ip := svc.Status.LoadBalancer.Ingress[0].IP; !slices.Contains(w.sim.Allocations(w.pool), ip) {
 			t.Errorf("released %s, which is in use", ip)
 		}
+	}
+}
+
+// TestAuditKeepsTheAddressOfAServiceThatCannotBePutRight: its virtual server is gone and cannot be made again for the time
+// being; an address that its status shows is not released, however often it is seen without a record.
+func TestAuditKeepsTheAddressOfAServiceThatCannotBePutRight(t *testing.T) {
+	w := newWorld(t, nsxsim.Options{}) // with an exclusive pool
+	w.start()
+	svc := w.published(service("web", cluster, "80"))
+	ip := externalIP(svc)
+	id := w.virtualServer(svc).ID()
+	w.detach(id)
+	w.must(w.sim.As("somebody").Delete(nsxsim.KindVirtualServer, id))
+	_, err := w.sim.Faults().Add(nsxsim.Rule{Method: "POST", Path: "/loadbalancer/virtual-servers", Status: 500})
+	w.must(err)
+	failed := 0
+	for range 4 { // beside the audits that come by themselves
+		w.clock.Step(5 * time.Minute)
+		if _, err := w.engine.Audit(t.Context(), config.AuditModeRepair); err != nil {
+			failed++
+		}
+	}
+	if failed < 2 {
+		t.Fatalf("%d audits failed, want two at least: the test proves nothing", failed)
+	}
+	if !slices.Contains(w.sim.Allocations(w.pool), ip) {
+		t.Fatalf("the audit released %s, which the Service shows", ip)
+	}
+	w.sim.Faults().Clear()
+	w.clock.Step(5 * time.Minute)
+	if _, err := w.engine.Audit(t.Context(), config.AuditModeRepair); err != nil {
+		t.Fatal(err)
+	}
+	if vs := w.virtualServer(svc); vs == nil || vs.String("ip_address") != ip {
+		t.Errorf("virtual server is %v, want one on %s", vs, ip)
+	}
+}
+
+// TestAuditsOnDemandInARowRemoveNothing: two sightings count only with time in between, and a report removes nothing at all.
+func TestAuditsOnDemandInARowRemoveNothing(t *testing.T) {
+	w := newWorld(t, nsxsim.Options{})
+	w.start()
+	gone := w.published(service("gone", cluster, "80"))
+	w.mu.Lock()
+	w.services = nil
+	w.mu.Unlock()
+	for range 5 {
+		if _, err := w.engine.Audit(t.Context(), config.AuditModeRepair); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if w.virtualServer(gone) == nil || !slices.Contains(w.sim.Allocations(w.pool), "10.0.0.7") {
+		t.Fatal("removed or released by audits that followed one another at once")
+	}
+	w.clock.Step(3 * time.Minute) // longer than 30 s, and than the pool's release delay
+	if _, err := w.engine.Audit(t.Context(), config.AuditModeReport); err != nil {
+		t.Fatal(err)
+	}
+	if w.virtualServer(gone) == nil || !slices.Contains(w.sim.Allocations(w.pool), "10.0.0.7") {
+		t.Fatal("a report removed or released something")
+	}
+	if !w.event(lb.ReasonOrphan) || !w.event(lb.ReasonUnrecordedAddress) {
+		t.Error("the report says nothing of the orphan, or of the address")
+	}
+	if _, err := w.engine.Audit(t.Context(), config.AuditModeRepair); err != nil {
+		t.Fatal(err)
+	}
+	if w.virtualServer(gone) != nil || len(w.sim.Allocations(w.pool)) != 0 {
+		t.Error("the orphan, or an address, is still there")
+	}
+}
+
+// TestAllMembersDown: a warning, but only of what is down for longer than a new pool takes to be checked, and only while
+// there are nodes that should answer; it ends with the cause.
+func TestAllMembersDown(t *testing.T) {
+	for _, tc := range []struct {
+		policy      corev1.ServiceExternalTrafficPolicy
+		service     string
+		shared, own int
+	}{{cluster, "", 1, 0}, {local, "web", 0, 1}} {
+		t.Run(string(tc.policy), func(t *testing.T) {
+			w := newWorld(t, nsxsim.Options{})
+			w.exclusive = false
+			w.start()
+			w.published(service("web", tc.policy, "80"))
+			health := func(up bool, nodes ...*corev1.Node) {
+				for _, n := range nodes {
+					w.sim.SetMemberHealth(netip.MustParseAddr(n.Status.Addresses[0].Address), up)
+				}
+			}
+			down := func() bool { return w.event(lb.ReasonAllMembersDown) }
+			audit := func() lb.AuditState {
+				t.Helper()
+				if _, err := w.engine.Audit(t.Context(), config.AuditModeRepair); err != nil {
+					t.Fatal(err)
+				}
+				return w.engine.AuditState()
+			}
+			health(false, w.nodes[1:]...)
+			audit()
+			w.clock.Step(time.Minute)
+			if s := audit(); down() || s.SharedDown+s.OwnDown != 0 {
+				t.Fatal("one member is up, and all are said to be down")
+			}
+			health(false, w.nodes...)
+			w.sim.Journal().Reset()
+			if s := audit(); down() || s.SharedDown != tc.shared || s.OwnDown != tc.own {
+				t.Fatalf("at first sight: event %t, state %+v", down(), s)
+			}
+			if n := w.sim.Journal().Count("GET /loadbalancer/services/{id}/pools/status"); n != 1 {
+				t.Errorf("%d calls for the state of the pools of one load-balancer service, want 1", n)
+			}
+			w.eventually("an event says so, within minutes", down)
+			w.mu.Lock()
+			i := slices.IndexFunc(w.events, func(e lb.Event) bool { return e.Reason == lb.ReasonAllMembersDown })
+			e := w.events[i]
+			w.events = nil
+			w.mu.Unlock()
+			if e.Name != tc.service || !strings.Contains(e.Message, "all 3 members are DOWN") {
+				t.Errorf("event is %+v", e)
+			}
+			health(true, w.nodes[0])
+			w.clock.Step(time.Minute)
+			if s := audit(); down() || s.SharedDown+s.OwnDown != 0 {
+				t.Errorf("up again: event %t, state %+v", down(), s)
+			}
+		})
 	}
 }

@@ -58,8 +58,9 @@ type Backend struct {
 	memberships memberships
 
 	mu sync.Mutex
-	// nodes as last set; nil until then.
-	nodes []nsx.Node
+	// nodes as last set; nil until then. nodesWritten says that all of that has been written.
+	nodes        []nsx.Node
+	nodesWritten bool
 	// unsettled Services, by UID: a write of unknown outcome, and when it can be looked up.
 	unsettled map[string]time.Time
 	// lost are RELEASEs of unknown outcome.

@@ -54,6 +54,13 @@ type header struct {
 	ID          string       `json:"id"`
 	DisplayName string       `json:"display_name"`
 	Tags        []common.Tag `json:"tags"`
+	// ModifiedTime counts milliseconds since 1970.
+	ModifiedUser string `json:"_last_modified_user"`
+	ModifiedTime int64  `json:"_last_modified_time"`
+}
+
+func (h header) edit() nsx.Edit {
+	return nsx.Edit{By: h.ModifiedUser, At: time.UnixMilli(h.ModifiedTime).UTC()}
 }
 
 // tags of an object of a Service; extra come after in their order.
@@ -170,7 +177,9 @@ func (b *Backend) virtualServerRecord(raw []byte) (nsx.VirtualServerRecord, erro
 	v.IPPool = d.tag(nsx.TagIPPool)
 	v.Class = d.tag(nsx.TagClass)
 	v.ApplicationProfile = d.ApplicationProfileID
-	v.Affinity = b.shared.affinity(d.PersistenceProfileID)
+	var profileEdit nsx.Edit
+	v.Affinity, profileEdit = b.shared.affinity(d.PersistenceProfileID)
+	r.Edit = d.edit().Later(profileEdit)
 	if !d.Enabled {
 		// Switched off by hand. Nothing that is wanted has no application profile, so this asks for an update.
 		v.ApplicationProfile = ""
@@ -215,6 +224,8 @@ func (b *Backend) monitorRecord(raw []byte) (r nsx.MonitorRecord, ok bool, err e
 		Timeout     int    `json:"timeout"`
 		FallCount   int    `json:"fall_count"`
 		RiseCount   int    `json:"rise_count"`
+		Method      string `json:"request_method"`
+		StatusCodes []int  `json:"response_status_codes"`
 	}
 	if err := json.Unmarshal(raw, &d); err != nil {
 		return r, false, fmt.Errorf("decoding a monitor: %w: %w", nsx.ErrUnavailable, err)
@@ -223,8 +234,11 @@ func (b *Backend) monitorRecord(raw []byte) (r nsx.MonitorRecord, ok bool, err e
 		return r, false, nil
 	}
 	port, _ := strconv.ParseUint(d.MonitorPort, 10, 16)
+	if d.Method != "GET" || !slices.Equal(d.StatusCodes, []int{200}) {
+		d.RequestURL = "" // edited by hand into something that we never write: an update puts it right
+	}
 	return nsx.MonitorRecord{
-		Owner: d.owner(), ID: d.ID, Doc: raw,
+		Owner: d.owner(), ID: d.ID, Edit: d.edit(), Doc: raw,
 		Monitor: nsx.Monitor{
 			Port: uint16(port), Path: d.RequestURL,
 			Interval: time.Duration(d.Interval) * time.Second, Timeout: time.Duration(d.Timeout) * time.Second,
@@ -316,7 +330,11 @@ func (b *Backend) poolRecord(raw []byte) (r nsx.PoolRecord, ok bool, err error) 
 		header
 		Algorithm        string   `json:"algorithm"`
 		ActiveMonitorIDs []string `json:"active_monitor_ids"`
+		MinActiveMembers int      `json:"min_active_members"`
 		MemberGroup      *struct {
+			GroupingObject struct {
+				TargetID string `json:"target_id"`
+			} `json:"grouping_object"`
 			IPRevisionFilter string `json:"ip_revision_filter"`
 			MaxIPListSize    int    `json:"max_ip_list_size"`
 		} `json:"member_group"`
@@ -330,16 +348,21 @@ func (b *Backend) poolRecord(raw []byte) (r nsx.PoolRecord, ok bool, err error) 
 	if !b.ours(d.header) {
 		return r, false, nil
 	}
-	r = nsx.PoolRecord{Owner: d.owner(), Key: d.tag(nsx.TagShared), ID: d.ID, Doc: raw}
+	r = nsx.PoolRecord{Owner: d.owner(), Key: d.tag(nsx.TagShared), ID: d.ID, Edit: d.edit(), Doc: raw}
 	r.Pool = nsx.Pool{Algorithm: d.Algorithm, SNAT: nsx.Transparent, PerService: r.Owner.UID != ""}
 	if d.SNATTranslation != nil {
 		r.Pool.SNAT = nsx.SNAT(strings.TrimPrefix(d.SNATTranslation.Type, "LbSnat"))
+	}
+	if d.MinActiveMembers > 1 {
+		r.Pool.Algorithm = "" // edited by hand into something that we never write: an update puts it right
 	}
 	if len(d.ActiveMonitorIDs) > 0 {
 		r.MonitorID = d.ActiveMonitorIDs[0]
 	}
 	if g := d.MemberGroup; g != nil && r.Pool.PerService {
-		r.Pool.MaxNodes = g.MaxIPListSize
+		if _, group := b.shared.group(); g.GroupingObject.TargetID == group {
+			r.Pool.MaxNodes = g.MaxIPListSize // with another group it stays 0, which nobody wants: an update puts it right
+		}
 		r.Pool.Family = nsx.IPv4
 		if g.IPRevisionFilter == "IPV6" {
 			r.Pool.Family = nsx.IPv6
@@ -401,7 +424,7 @@ func (b *Backend) lbServiceRecord(raw []byte) (header, nsx.LBServiceRecord, erro
 	if err := json.Unmarshal(raw, &d); err != nil {
 		return d.header, nsx.LBServiceRecord{}, fmt.Errorf("decoding a load-balancer service: %w: %w", nsx.ErrUnavailable, err)
 	}
-	return d.header, nsx.LBServiceRecord{ID: d.ID, Ours: b.ours(d.header), VirtualServers: d.VirtualServerIDs, Doc: raw}, nil
+	return d.header, nsx.LBServiceRecord{ID: d.ID, Ours: b.ours(d.header), VirtualServers: d.VirtualServerIDs, Edit: d.edit(), Doc: raw}, nil
 }
 
 // string is a field's text; empty when it is absent or no text.

@@ -35,11 +35,14 @@ type shared struct {
 	mu sync.Mutex
 	// generation counts our writes, so that a list that was read meanwhile does not undo them.
 	generation uint64
-	// persistence profiles by id.
-	persistence map[string]time.Duration
-	// addressSet is the document of the IPSet; nil when there is none. groupID is the NSGroup over it.
+	// persistence profiles by id, and who wrote them last, as far as a list told.
+	persistence      map[string]time.Duration
+	persistenceEdits map[string]nsx.Edit
+	// addressSet is the document of the IPSet; nil when there is none. groupID is the NSGroup over it, nodeGroup its
+	// document.
 	addressSet document
 	groupID    string
+	nodeGroup  document
 	// tiers are ids of tier-1 gateways by nsx.TierKey.
 	tiers map[string]string
 }
@@ -73,17 +76,17 @@ func (s *shared) tier(key string) string {
 	return s.tiers[key]
 }
 
-// affinity is the timeout of a persistence profile of ours; -1 for one that is not.
-func (s *shared) affinity(id string) time.Duration {
+// affinity is the timeout of a persistence profile of ours, and who wrote it last; -1 for one that is not ours.
+func (s *shared) affinity(id string) (time.Duration, nsx.Edit) {
 	if id == "" {
-		return 0
+		return 0, nsx.Edit{}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if t, ok := s.persistence[id]; ok {
-		return t
+		return t, s.persistenceEdits[id]
 	}
-	return -1
+	return -1, nsx.Edit{}
 }
 
 func (s *shared) group() (addressSet document, groupID string) {
@@ -92,9 +95,15 @@ func (s *shared) group() (addressSet document, groupID string) {
 	return s.addressSet, s.groupID
 }
 
+func (s *shared) groupDocument() document {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.nodeGroup
+}
+
 // merge takes over what lists showed that were begun at the generation.
 func (s *shared) merge(b *Backend, generation uint64, persistence, ipSets, groups []json.RawMessage) error {
-	profiles := map[string]time.Duration{}
+	profiles, edits := map[string]time.Duration{}, map[string]nsx.Edit{}
 	for _, raw := range persistence {
 		var d struct {
 			header
@@ -104,14 +113,14 @@ func (s *shared) merge(b *Backend, generation uint64, persistence, ipSets, group
 			return fmt.Errorf("decoding a persistence profile: %w: %w", nsx.ErrUnavailable, err)
 		}
 		if b.ours(d.header) && strings.HasPrefix(d.tag(nsx.TagShared), sharedPersistence) {
-			profiles[d.ID] = time.Duration(d.Timeout) * time.Second
+			profiles[d.ID], edits[d.ID] = time.Duration(d.Timeout)*time.Second, d.edit()
 		}
 	}
 	_, set, err := b.findShared(ipSets, sharedAddressSet)
 	if err != nil {
 		return err
 	}
-	group, _, err := b.findShared(groups, sharedNodeGroup)
+	group, groupDoc, err := b.findShared(groups, sharedNodeGroup)
 	if err != nil {
 		return err
 	}
@@ -120,7 +129,7 @@ func (s *shared) merge(b *Backend, generation uint64, persistence, ipSets, group
 	if s.generation != generation {
 		return nil // ours is newer
 	}
-	s.persistence, s.addressSet, s.groupID = profiles, set, group
+	s.persistence, s.persistenceEdits, s.addressSet, s.groupID, s.nodeGroup = profiles, edits, set, group, groupDoc
 	return nil
 }
 
@@ -220,11 +229,15 @@ func (b *Backend) ensureGroup(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("creating the node group: %w", err)
 	}
-	id, err := idOf(raw)
+	doc, err := parseDocument(raw)
 	if err != nil {
 		return "", err
 	}
-	b.shared.write(func() { b.shared.groupID = id })
+	id, err := doc.id()
+	if err != nil {
+		return "", err
+	}
+	b.shared.write(func() { b.shared.groupID, b.shared.nodeGroup = id, doc })
 	return id, nil
 }
 
@@ -333,7 +346,7 @@ func (b *Backend) SetNodes(ctx context.Context, nodes []nsx.Node) error {
 	}
 	defer unlock()
 	b.mu.Lock()
-	b.nodes = slices.Clone(nodes)
+	b.nodes, b.nodesWritten = slices.Clone(nodes), false
 	b.mu.Unlock()
 	for _, r := range b.inv.SharedPools() {
 		if err := b.writePool(ctx, r, func(d document) document {
@@ -345,6 +358,12 @@ func (b *Backend) SetNodes(ctx context.Context, nodes []nsx.Node) error {
 	if err := b.writeGroup(ctx, nodes); err != nil {
 		return fmt.Errorf("setting the nodes: %w", err)
 	}
+	if err := b.writeGroupMembers(ctx); err != nil {
+		return fmt.Errorf("setting the nodes: %w", err)
+	}
+	b.mu.Lock()
+	b.nodesWritten = true
+	b.mu.Unlock()
 	return nil
 }
 
@@ -490,7 +509,7 @@ func (b *Backend) dropGroup(ctx context.Context) error {
 		if err := b.api.remove(ctx, "/ns-groups/"+url.PathEscape(group), nil); err != nil {
 			return fmt.Errorf("deleting the node group %s: %w", group, err)
 		}
-		b.shared.write(func() { b.shared.groupID = "" })
+		b.shared.write(func() { b.shared.groupID, b.shared.nodeGroup = "", nil })
 	}
 	if set != nil {
 		id, err := set.id()

@@ -184,7 +184,7 @@ func (b *Backend) sourceSetRecord(raw []byte) (r nsx.SourceSetRecord, ok bool, e
 	if !ok || !b.ours(d.header) {
 		return r, false, nil
 	}
-	r = nsx.SourceSetRecord{ID: d.ID, Key: key, Doc: raw, Sources: nsx.Sources{Restricted: true}}
+	r = nsx.SourceSetRecord{ID: d.ID, Key: key, Edit: d.edit(), Doc: raw, Sources: nsx.Sources{Restricted: true}}
 	ranges := make([]netipx.IPRange, len(d.IPAddresses))
 	for i, text := range d.IPAddresses {
 		if ranges[i], err = parseAddresses(text); err != nil {
@@ -213,30 +213,19 @@ func parseAddresses(text string) (netipx.IPRange, error) {
 
 // sourceGroupRecord reads a group; ok is false for one that is none of clients of ours.
 func (b *Backend) sourceGroupRecord(raw []byte) (r nsx.SourceGroupRecord, ok bool, err error) {
-	var d struct {
-		header
-		Members []struct {
-			TargetType     string `json:"target_type"`
-			TargetProperty string `json:"target_property"`
-			Op             string `json:"op"`
-			Value          string `json:"value"`
-		} `json:"members"`
-		MembershipCriteria []json.RawMessage `json:"membership_criteria"`
-	}
-	if err := json.Unmarshal(raw, &d); err != nil {
+	var h header
+	if err := json.Unmarshal(raw, &h); err != nil {
 		return r, false, fmt.Errorf("decoding a group: %w: %w", nsx.ErrUnavailable, err)
 	}
-	key, ok := strings.CutPrefix(d.tag(nsx.TagShared), sharedSourceGroup)
-	if !ok || !b.ours(d.header) {
+	key, ok := strings.CutPrefix(h.tag(nsx.TagShared), sharedSourceGroup)
+	if !ok || !b.ours(h) {
 		return r, false, nil
 	}
-	r = nsx.SourceGroupRecord{ID: d.ID, Key: key, Doc: raw}
-	if len(d.Members) == 1 && len(d.MembershipCriteria) == 0 {
-		if m := d.Members[0]; m.TargetType == "IPSet" && m.TargetProperty == "id" && m.Op == "EQUALS" {
-			r.SetID = m.Value
-		}
+	d, err := parseDocument(raw)
+	if err != nil {
+		return r, false, err
 	}
-	return r, true, nil
+	return nsx.SourceGroupRecord{ID: h.ID, Key: key, SetID: setOf(d), Edit: h.edit(), Doc: raw}, true, nil
 }
 
 // setAccessList lets in the clients of a group alone, or everybody if there is none. An access list of a group that is not

@@ -115,11 +115,12 @@ func (c *Cluster) Start() {
 	p.engine = lb.New(lb.Options{
 		Backend: p.backend, Config: p.config, ClusterUID: c.UID, Clock: clock.RealClock{},
 		Services: func() ([]*corev1.Service, bool) { return c.kube.list(), true },
-		Background: func(ctx context.Context) context.Context {
+		AuditReads: func(ctx context.Context) context.Context {
 			return transport.WithPriority(ctx, transport.Background)
 		},
-		Random: func() float64 { return c.w.random(c.Name + " engine") },
-		Record: p.record,
+		AuditWrites: func(ctx context.Context) (context.Context, error) { return p.transport.Prepay(ctx, 4) },
+		Random:      func() float64 { return c.w.random(c.Name + " engine") },
+		Record:      p.record,
 	})
 	ctx, cancel := context.WithCancel(klog.NewContext(context.Background(), logr.Discard()))
 	p.cancel = cancel
