@@ -57,7 +57,8 @@ type Cloud struct {
 	cancel context.CancelFunc
 	work   sync.WaitGroup
 
-	nodes nodeSource
+	nodes   nodeSource
+	audited auditCounts
 	// listServices is set by SetInformers.
 	listServices atomic.Pointer[func() ([]*corev1.Service, bool)]
 }
@@ -143,6 +144,7 @@ func (c *Cloud) run(client kubernetes.Interface) {
 		Services:    c.services,
 		AuditReads:  func(ctx context.Context) context.Context { return transport.WithPriority(ctx, transport.Background) },
 		AuditWrites: func(ctx context.Context) (context.Context, error) { return t.Prepay(ctx, callsOfARepair) },
+		Audited:     c.audited.add,
 		Clock:       clock.RealClock{}, Random: rand.Float64, Record: events.record,
 	})
 	c.running.Store(&running{t, backend.Inventory(), engine})

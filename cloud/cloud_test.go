@@ -231,6 +231,10 @@ nsxt_lb_service_virtual_servers{lb_service="LB"} 1
 # HELP nsxt_services [ALPHA] Services that have anything in NSX.
 # TYPE nsxt_services gauge
 nsxt_services 1
+# HELP nsxt_pools_all_members_down [ALPHA] Pools whose members all fail their health check although there are Ready nodes: shared ones, of policy Cluster, and those of one Service, of policy Local.
+# TYPE nsxt_pools_all_members_down gauge
+nsxt_pools_all_members_down{policy="Cluster"} 0
+nsxt_pools_all_members_down{policy="Local"} 0
 `
 
 func TestSizeOfRanges(t *testing.T) {

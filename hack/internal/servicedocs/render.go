@@ -39,6 +39,7 @@ func render(root string) (string, error) {
 		"annotations": table("Annotation", "pkg/names", "Annotation"),
 		"events":      table("Reason", "pkg/lb", "Reason"),
 		"tags":        table("Tag", "pkg/nsx", "Tag"),
+		"actions":     table("Action", "pkg/lb", "Action"),
 		"metrics":     metricsTable,
 	}).Parse(page)
 	if err != nil {
@@ -74,7 +75,7 @@ func metricsTable() (string, error) {
 		}
 	})
 	for d := range descriptions(new(cloud.Cloud).Collector()) {
-		row, err := gaugeRow(d.String())
+		row, err := collectedRow(d.String())
 		rows, errs = append(rows, row), append(errs, err)
 	}
 	slices.SortFunc(rows, func(a, b []string) int { return strings.Compare(a[0], b[0]) })
@@ -94,8 +95,8 @@ func descriptions(c metrics.StableCollector) <-chan *metrics.Desc {
 // description is how a metrics.Desc prints, which shows its parts in no other way.
 var description = regexp.MustCompile(`^Desc\{fqName: ("[^"]+"), help: ("(?:[^"\\]|\\.)+"), constLabels: \{.*\}, variableLabels: \{(.*)\}\}$`)
 
-// gaugeRow is the row of a gauge: of what the collector collects, all are.
-func gaugeRow(printed string) ([]string, error) {
+// collectedRow is the row of a metric that a collector collects: a counter if its name says so, else a gauge.
+func collectedRow(printed string) ([]string, error) {
 	parts := description.FindStringSubmatch(printed)
 	if parts == nil {
 		return nil, fmt.Errorf("cannot read the description of a metric: %s", printed)
@@ -105,7 +106,11 @@ func gaugeRow(printed string) ([]string, error) {
 	if labels := parts[3]; labels != "" {
 		help += " Label: `" + strings.ReplaceAll(labels, ",", "`, `") + "`."
 	}
-	return []string{"`" + name + "`", "gauge", help}, errors.Join(err1, err2)
+	kind := "gauge"
+	if strings.HasSuffix(name, "_total") {
+		kind = "counter"
+	}
+	return []string{"`" + name + "`", kind, help}, errors.Join(err1, err2)
 }
 
 // tableOf writes a Markdown table, whose first row is its head.
