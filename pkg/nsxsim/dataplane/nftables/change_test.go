@@ -176,7 +176,6 @@ func TestNobodyToServe(t *testing.T) {
 func TestVirtualServerThatGoes(t *testing.T) {
 	w := newWorld(t)
 	for name, change := range map[string]func(*dataplane.VirtualServer){
-		"disabled":       func(vs *dataplane.VirtualServer) { vs.Disabled = true },
 		"another port":   func(vs *dataplane.VirtualServer) { vs.Ports[0].Listen = 81 },
 		"another layer":  func(vs *dataplane.VirtualServer) { vs.Protocol = dataplane.TCP; vs.HTTP = &dataplane.HTTP{} },
 		"another server": func(vs *dataplane.VirtualServer) { vs.Address = addrOf("198.51.100.99") },
@@ -259,4 +258,87 @@ func TestBackupMembers(t *testing.T) {
 	if got := w.spread(t, "tcp", clientA, vip+":80", 4); got["node-2"] != 4 {
 		t.Errorf("without backup members: %v", got)
 	}
+}
+
+// One that is disabled refuses; its TCP connections live on, its UDP flows do not.
+func TestDisabledVirtualServer(t *testing.T) {
+	w := newWorld(t)
+	disabled := func(vs *dataplane.VirtualServer) { vs.Disabled = true }
+	both(t, func(t *testing.T, network string, protocol func(*dataplane.VirtualServer)) {
+		p := newPlane(t, dataplane.Options{})
+		other := web(protocol, func(vs *dataplane.VirtualServer) { vs.ID, vs.Ports[0].Listen = "other", 8080 }) // keeps the address
+		apply(t, p, web(protocol), other)
+		c := w.dial(t, network, clientA, vip+":80")
+		member := c.member()
+		apply(t, p, web(protocol, disabled), other)
+		if _, _, failure := w.once(t, network, clientA, vip+":80"); failure != "refused" {
+			t.Errorf("a connection: %q, want it refused", failure)
+		}
+		if got, _, failure := c.ask(); (network == "tcp") != (got == member) {
+			t.Errorf("what there was: %q %s", got, failure)
+		}
+		apply(t, p, web(protocol, disabled)) // the address is given back
+		if got, _, failure := c.ask(); network == "tcp" && got != member {
+			t.Errorf("what there was, without the address: %q %s", got, failure)
+		}
+		apply(t, p)
+		a := call[Ask, Answer](t, w.client, "Ask", Ask{Conn: c.id, Text: "hello", Short: true})
+		if a.Failure == "" {
+			t.Error("what there was lives on when the virtual server is gone")
+		}
+	})
+}
+
+func TestSorryPool(t *testing.T) {
+	w := newWorld(t)
+	both(t, func(t *testing.T, network string, protocol func(*dataplane.VirtualServer)) {
+		p := newPlane(t, dataplane.Options{})
+		sorry := nodes(3)
+		sorry.ID = "sorry"
+		server := func(state dataplane.AdminState) dataplane.VirtualServer {
+			return web(protocol, with(nodes(1)), inState(1, state), func(vs *dataplane.VirtualServer) { vs.SorryPool = sorry })
+		}
+		apply(t, p, server(dataplane.Enabled))
+		c := w.dial(t, network, clientA, vip+":80")
+		if got := c.member(); got != "node-1" {
+			t.Errorf("%s serves", got)
+		}
+		apply(t, p, server(dataplane.GracefulDisabled))
+		if got := w.spread(t, network, clientA, vip+":80", 2); got["node-3"] != 2 {
+			t.Errorf("when the pool cannot serve: %v", got)
+		}
+		if got := c.member(); got != "node-1" {
+			t.Errorf("what there was is with %s", got)
+		}
+		if got := p.Status().Pools[1]; got.ID != "sorry" || got.Counters.TotalConnections != 2 {
+			t.Errorf("the sorry pool: %+v", got)
+		}
+		apply(t, p, server(dataplane.Enabled))
+		if got := w.spread(t, network, clientA, vip+":80", 2); got["node-1"] != 2 {
+			t.Errorf("when the pool serves again: %v", got)
+		}
+	})
+}
+
+// Members that have as many connections as they may are passed over, a moment after.
+func TestLimitOfAMembersConnections(t *testing.T) {
+	w := newWorld(t)
+	p := newPlane(t, dataplane.Options{Housekeeping: 5 * time.Millisecond})
+	limited := func(vs *dataplane.VirtualServer) { vs.Pool.Members[0].MaxConnections = 1 }
+	apply(t, p, web(with(nodes(1, 2)), limited))
+	var held []caller
+	for range 4 {
+		c := w.dial(t, "tcp", clientA, vip+":80")
+		if c.member() == "node-1" {
+			held = append(held, c)
+		}
+	}
+	eventually(t, "the member is passed over", func() bool { return w.spread(t, "tcp", clientA, vip+":80", 4)["node-1"] == 0 })
+	for _, c := range held {
+		if got := c.member(); got != "node-1" {
+			t.Errorf("what the member has is with %s", got)
+		}
+		c.close()
+	}
+	eventually(t, "the member serves again", func() bool { return w.spread(t, "tcp", clientA, vip+":80", 4)["node-1"] > 0 })
 }

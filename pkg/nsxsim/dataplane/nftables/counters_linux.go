@@ -21,7 +21,14 @@ type counted struct {
 }
 
 // owner of what is counted for a service.
-type owner struct{ virtualServer, pool string }
+type owner struct{ virtualServer, pool, sorryPool string }
+
+// owned tells what was committed last: whose the services are, and which members the pools have.
+type owned struct {
+	services map[service]owner
+	pools    map[string]map[uint32]bool // marks
+	marks    *marks
+}
 
 // ledger is what was counted so far.
 type ledger struct {
@@ -41,18 +48,24 @@ func newLedger() *ledger {
 }
 
 // of gives the counters of all that take part in what is counted.
-func (l *ledger) of(o owner, member netip.AddrPort) []*dataplane.Counters {
+func (l *ledger) of(key counted, by owned) []*dataplane.Counters {
+	o := by.services[key.service]
 	if o.virtualServer == "" {
 		return nil
 	}
 	all := []*dataplane.Counters{at(l.virtualServers, o.virtualServer)}
+	member := by.marks.byMark[key.mark]
 	if !member.IsValid() {
 		return all
 	}
-	if l.members[o.pool] == nil {
-		l.members[o.pool] = map[netip.AddrPort]*dataplane.Counters{}
+	pool := o.pool
+	if !by.pools[pool][key.mark] && by.pools[o.sorryPool][key.mark] {
+		pool = o.sorryPool
 	}
-	return append(all, at(l.pools, o.pool), at(l.members[o.pool], member))
+	if l.members[pool] == nil {
+		l.members[pool] = map[netip.AddrPort]*dataplane.Counters{}
+	}
+	return append(all, at(l.pools, pool), at(l.members[pool], member))
 }
 
 func at[K comparable](counters map[K]*dataplane.Counters, key K) *dataplane.Counters {
@@ -63,7 +76,7 @@ func at[K comparable](counters map[K]*dataplane.Counters, key K) *dataplane.Coun
 }
 
 // look reads the kernel's counters, and credits what is new.
-func (l *ledger) look(owners map[service]owner, marks *marks) error {
+func (l *ledger) look(by owned) error {
 	var errs []error
 	for _, s := range []struct {
 		name  string
@@ -86,7 +99,7 @@ func (l *ledger) look(owners map[service]owner, marks *marks) error {
 			if n == 0 || now[key] == l.seen[s.name][key] {
 				continue
 			}
-			for _, c := range l.of(owners[key.service], marks.byMark[key.mark]) {
+			for _, c := range l.of(key, by) {
 				*s.field(c) += n
 			}
 		}
@@ -96,7 +109,7 @@ func (l *ledger) look(owners map[service]owner, marks *marks) error {
 }
 
 // current takes note of how many connections there are.
-func (l *ledger) current(open map[counted]uint64, owners map[service]owner, marks *marks) {
+func (l *ledger) current(open map[counted]uint64, by owned) {
 	var all []*dataplane.Counters
 	for _, c := range l.virtualServers {
 		all = append(all, c)
@@ -113,7 +126,7 @@ func (l *ledger) current(open map[counted]uint64, owners map[service]owner, mark
 		c.CurrentConnections = 0
 	}
 	for key, n := range open {
-		for _, c := range l.of(owners[key.service], marks.byMark[key.mark]) {
+		for _, c := range l.of(key, by) {
 			c.CurrentConnections += n
 			c.MaxConnections = max(c.MaxConnections, c.CurrentConnections)
 		}
@@ -152,7 +165,7 @@ func read(f family, name string, bytes bool, to map[counted]uint64) error {
 func (l *ledger) forget(owners map[service]owner) {
 	virtualServers, pools := map[string]bool{}, map[string]bool{}
 	for _, o := range owners {
-		virtualServers[o.virtualServer], pools[o.pool] = true, true
+		virtualServers[o.virtualServer], pools[o.pool], pools[o.sorryPool] = true, true, true
 	}
 	for id := range l.virtualServers {
 		if !virtualServers[id] {

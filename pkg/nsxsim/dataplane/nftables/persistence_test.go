@@ -128,3 +128,21 @@ func TestPersistenceIsTheVirtualServersOwn(t *testing.T) {
 		t.Errorf("both are served by %s, want the next turn's", got)
 	}
 }
+
+func TestSharedPersistence(t *testing.T) {
+	w := newWorld(t)
+	p := newPlane(t, dataplane.Options{})
+	shared := func(vs *dataplane.VirtualServer) {
+		vs.Persistence = &dataplane.Persistence{Timeout: time.Minute, Shared: "profile"}
+	}
+	other := web(shared, func(vs *dataplane.VirtualServer) {
+		vs.ID, vs.Ports[0], vs.Pool.ID = "other", dataplane.PortMap{Listen: 81, Member: 30081}, "other"
+	})
+	apply(t, p, web(shared), other)
+	for _, client := range []string{clientA, clientB, clientC} {
+		one := w.theOne(t, "tcp", client, vip+":80")
+		if got := w.theOne(t, "tcp", client, vip+":81"); got != one {
+			t.Errorf("%s is served by %s and by %s", client, one, got)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package nftables
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -30,22 +31,23 @@ type Plane struct {
 	marks     *marks
 	ledger    *ledger
 
-	wanted    []served
-	faults    map[string]string // by virtual server: why it is not served
+	wanted   []served
+	disabled []served                   // their TCP connections live on
+	faults   map[string]string          // by virtual server: why it is not served
+	full     map[string]map[uint32]bool // by pool: members that have as many connections as they may
+
 	committed ruleset
 	failed    error                      // why the kernel does not have what is wanted
-	kept      map[service]kept           // which connections may be, by service
-	owners    map[service]owner          // as committed
+	by        owned                      // as committed
+	kept      map[service]kept           // which connections may be
 	former    map[string]map[uint32]bool // by virtual server: members of the pools that it had
-	pools     map[string]map[uint32]bool // by id: members whose connections live on
 	poolOf    map[string]string          // by virtual server
 }
 
 // kept tells which connections of a service live on.
 type kept struct {
-	protocol dataplane.Protocol
-	members  map[uint32]bool
-	ports    map[uint32]uint16 // of members; that of a UDP flow must be right
+	members map[uint32]bool   // marks
+	ports   map[uint32]uint16 // of members, which a UDP flow must go to; nil: any
 }
 
 // New takes over nftables' tables named nsxsim, and serves nothing yet. Close it to have all undone. The error wraps
@@ -145,7 +147,7 @@ func (p *Plane) Apply(ctx context.Context, cfg dataplane.Config) error {
 
 // want decides which virtual servers can be served, and claims their addresses.
 func (p *Plane) want(valid dataplane.Config) {
-	p.wanted, p.faults = nil, map[string]string{}
+	p.wanted, p.disabled, p.faults = nil, nil, map[string]string{}
 	taken := map[service]string{}
 	claims := map[netip.Addr]error{}
 	router := map[uint8]bool{}
@@ -155,6 +157,7 @@ func (p *Plane) want(valid dataplane.Config) {
 next:
 	for _, vs := range valid.VirtualServers {
 		if vs.Disabled {
+			p.disabled = append(p.disabled, served{vs, vs.HTTP != nil})
 			continue
 		}
 		for _, port := range vs.Ports {
@@ -189,23 +192,27 @@ func (p *Plane) sync() error {
 		states[s.ID] = s.Members
 	}
 	known := map[netip.AddrPort]bool{}
-	for _, vs := range p.wanted {
-		if vs.Pool == nil || vs.userSpace {
+	for _, vs := range slices.Concat(p.wanted, p.disabled) {
+		if vs.userSpace {
 			continue
 		}
-		if _, ok := d.pools[vs.Pool.ID]; ok {
-			continue
-		}
-		d.pools[vs.Pool.ID] = choose(vs.Pool, states[vs.Pool.ID], p.marks, p.opts.DisabledKeepsConnections)
-		for _, m := range vs.Pool.Members {
-			known[netip.AddrPortFrom(m.Address, m.Port)] = true
+		for _, pool := range poolsOf(vs.VirtualServer) {
+			if _, ok := d.pools[pool.ID]; ok {
+				continue
+			}
+			d.pools[pool.ID] = choose(pool, states[pool.ID], p.full[pool.ID], p.marks, p.opts.DisabledKeepsConnections)
+			for _, m := range pool.Members {
+				known[netip.AddrPortFrom(m.Address, m.Port)] = true
+			}
 		}
 	}
 	rules := render(d)
-	owners := ownersOf(p.wanted)
-	if slices.ContainsFunc(slices.Collect(maps.Keys(p.owners)), func(s service) bool { return p.owners[s] != owners[s] }) {
+	by := ownedBy(slices.Concat(p.disabled, p.wanted), d.pools, p.marks)
+	if by.differs(p.by) {
 		// What was counted until now is the former owners'.
-		p.failed = p.ledger.look(p.owners, p.marks)
+		if err := p.ledger.look(p.by); err != nil {
+			return err
+		}
 	}
 	t := &transaction{}
 	for _, c := range diff(p.committed, rules) {
@@ -214,15 +221,57 @@ func (p *Plane) sync() error {
 	if p.failed = t.commit(); p.failed != nil {
 		return p.failed
 	}
-	p.committed, p.owners = rules, owners
-	p.ledger.forget(owners)
+	p.ledger.forget(by.services)
 	before := p.kept
-	p.keep(d)
+	p.keep(d, by.pools)
+	p.committed, p.by = rules, by
 	p.marks.keep(known)
 	if !narrower(before, p.kept) {
 		return nil // nothing to cut; to look at all connections takes its time
 	}
 	return p.visit()
+}
+
+// ownedBy tells whose the services are of virtual servers; of two with the same one, it is the last one's.
+func ownedBy(all []served, pools map[string]choice, marks *marks) owned {
+	by := owned{services: map[service]owner{}, pools: map[string]map[uint32]bool{}, marks: marks}
+	for id, c := range pools {
+		by.pools[id] = marksOf(c.all)
+	}
+	for _, vs := range all {
+		if vs.userSpace {
+			continue
+		}
+		o := owner{virtualServer: vs.ID}
+		if vs.Pool != nil {
+			o.pool = vs.Pool.ID
+		}
+		if vs.SorryPool != nil {
+			o.sorryPool = vs.SorryPool.ID
+		}
+		for _, port := range vs.Ports {
+			by.services[serviceOf(vs.VirtualServer, port)] = o
+		}
+	}
+	return by
+}
+
+// differs tells whether a service has another owner than before.
+func (by owned) differs(before owned) bool {
+	for s, o := range before.services {
+		if by.services[s] != o {
+			return true
+		}
+	}
+	return false
+}
+
+func marksOf(targets []target) map[uint32]bool {
+	marks := make(map[uint32]bool, len(targets))
+	for _, t := range targets {
+		marks[t.mark] = true
+	}
+	return marks
 }
 
 // narrower tells whether there may be connections that no longer live on.
@@ -258,53 +307,59 @@ func ownersOf(wanted []served) map[service]owner {
 	return owners
 }
 
-// keep decides which connections live on.
-func (p *Plane) keep(d desired) {
-	pools, anywhere := map[string]map[uint32]bool{}, map[uint32]bool{}
-	for id, c := range d.pools {
-		pools[id] = map[uint32]bool{}
-		for _, m := range c.all {
-			pools[id][m.mark], anywhere[m.mark] = true, true
-		}
+// keep decides which connections live on, given the members of pools whose connections do.
+func (p *Plane) keep(d desired, pools map[string]map[uint32]bool) {
+	anywhere := map[uint32]bool{}
+	for _, members := range pools {
+		maps.Copy(anywhere, members)
 	}
-	poolOf := map[string]string{}
-	former := map[string]map[uint32]bool{}
+	poolOf, former := map[string]string{}, map[string]map[uint32]bool{}
 	p.kept = map[service]kept{}
-	for _, vs := range p.wanted {
-		if vs.Pool == nil || vs.userSpace {
+	for _, vs := range slices.Concat(p.disabled, p.wanted) {
+		if vs.userSpace || vs.Pool == nil && vs.SorryPool == nil {
 			continue
 		}
-		poolOf[vs.ID] = vs.Pool.ID
-		k := kept{protocol: vs.Protocol, members: pools[vs.Pool.ID]}
-		was := p.former[vs.ID]
-		if before, ok := p.poolOf[vs.ID]; ok && before != vs.Pool.ID {
-			was = maps.Clone(was)
-			if was == nil {
-				was = map[uint32]bool{}
+		if vs.Protocol == dataplane.UDP {
+			if !vs.Disabled {
+				p.keepFlows(vs.VirtualServer, d.pools)
 			}
-			maps.Copy(was, p.pools[before])
+			continue
 		}
-		if len(was) > 0 && vs.Protocol == dataplane.TCP {
-			maps.DeleteFunc(was, func(mark uint32, _ bool) bool { return !anywhere[mark] })
+		members := map[uint32]bool{}
+		for _, pool := range poolsOf(vs.VirtualServer) {
+			maps.Copy(members, pools[pool.ID])
+		}
+		if vs.Pool != nil {
+			poolOf[vs.ID] = vs.Pool.ID
+		}
+		was := map[uint32]bool{}
+		maps.Copy(was, p.former[vs.ID])
+		if before := p.poolOf[vs.ID]; before != poolOf[vs.ID] {
+			maps.Copy(was, p.by.pools[before])
+		}
+		maps.DeleteFunc(was, func(mark uint32, _ bool) bool { return !anywhere[mark] })
+		if len(was) > 0 {
 			former[vs.ID] = was
-			k.members = maps.Clone(was)
-			maps.Copy(k.members, pools[vs.Pool.ID])
+			maps.Copy(members, was)
 		}
 		for _, port := range vs.Ports {
-			k := k
-			if vs.Protocol == dataplane.UDP {
-				k.members, k.ports = map[uint32]bool{}, map[uint32]uint16{}
-				for _, m := range d.pools[vs.Pool.ID].usable {
-					k.members[m.mark], k.ports[m.mark] = true, m.port
-					if m.port == 0 {
-						k.ports[m.mark] = port.Member
-					}
-				}
-			}
-			p.kept[serviceOf(vs.VirtualServer, port)] = k
+			p.kept[serviceOf(vs.VirtualServer, port)] = kept{members: members}
 		}
 	}
-	p.pools, p.poolOf, p.former = pools, poolOf, former
+	p.poolOf, p.former = poolOf, former
+}
+
+// keepFlows does so for a virtual server of UDP, whose flows stay only where new ones might go, too.
+func (p *Plane) keepFlows(vs dataplane.VirtualServer, pools map[string]choice) {
+	for _, port := range vs.Ports {
+		k := kept{members: map[uint32]bool{}, ports: map[uint32]uint16{}}
+		for _, pool := range poolsOf(vs) {
+			for _, m := range pools[pool.ID].up {
+				k.members[m.mark], k.ports[m.mark] = true, cmp.Or(m.port, port.Member)
+			}
+		}
+		p.kept[serviceOf(vs, port)] = k
+	}
 }
 
 // lives tells whether a connection lives on.
@@ -325,8 +380,31 @@ func (p *Plane) visit() error {
 		}
 		return true
 	})
-	p.ledger.current(open, p.owners, p.marks)
+	p.ledger.current(open, p.by)
 	return err
+}
+
+// fill takes note of the members that have as many connections as they may, and tells whether they are others than before.
+func (p *Plane) fill() bool {
+	full := map[string]map[uint32]bool{}
+	for _, vs := range p.wanted {
+		for _, pool := range poolsOf(vs.VirtualServer) {
+			for _, m := range pool.Members {
+				key := netip.AddrPortFrom(m.Address, m.Port)
+				c := p.ledger.members[pool.ID][key]
+				if m.MaxConnections == 0 || c == nil || c.CurrentConnections < uint64(m.MaxConnections) {
+					continue
+				}
+				if full[pool.ID] == nil {
+					full[pool.ID] = map[uint32]bool{}
+				}
+				full[pool.ID][p.marks.of(key)] = true
+			}
+		}
+	}
+	changed := !maps.EqualFunc(full, p.full, maps.Equal[map[uint32]bool])
+	p.full = full
+	return changed
 }
 
 // keepUp follows the members' health, until ctx ends.
@@ -344,10 +422,9 @@ func (p *Plane) keepUp(ctx context.Context) {
 			p.mu.Unlock()
 		case <-ticker.C():
 			p.mu.Lock()
-			if p.failed != nil {
-				err = p.sync()
-			} else {
-				err = p.visit()
+			err = p.visit()
+			if p.fill() || p.failed != nil {
+				err = errors.Join(err, p.sync())
 			}
 			p.mu.Unlock()
 		}
@@ -365,7 +442,7 @@ func (p *Plane) Status() dataplane.Status {
 	if p.closed {
 		return st
 	}
-	if err := errors.Join(p.ledger.look(p.owners, p.marks), p.visit()); err != nil {
+	if err := errors.Join(p.ledger.look(p.by), p.visit()); err != nil {
 		p.opts.Logger.Error(err, "Reading counters")
 	}
 	byID := map[string]served{}
@@ -385,7 +462,7 @@ func (p *Plane) Status() dataplane.Status {
 		}
 		for _, port := range vs.Ports {
 			l := dataplane.ListenerStatus{Port: port.Listen}
-			if p.failed != nil && p.owners[serviceOf(vs.VirtualServer, port)].virtualServer != vs.ID {
+			if p.failed != nil && p.by.services[serviceOf(vs.VirtualServer, port)].virtualServer != vs.ID {
 				s.State, s.Reason = dataplane.StateDown, p.failed.Error()
 				l.Error = s.Reason
 			}

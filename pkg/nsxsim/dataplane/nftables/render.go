@@ -31,7 +31,7 @@ const (
 	portTargetsMap   = "members-with-ports" // mark -> address and port
 	turnsMap         = "turns-"             // of a pool: turn -> mark
 	usableSet        = "usable-"            // of a pool: marks of members that persisted clients may use
-	persistenceMap   = "persistence-"       // of a virtual server: client -> mark
+	persistenceMap   = "persistence-"       // of a virtual server, or shared: client -> mark
 	clientsSet       = "clients-"           // of a virtual server: prefixes of its access list
 	connectionsSet   = "connections"        // service and mark: counter of connections
 	bytesInSet       = "bytes-in"           // service and mark: counter of packets from clients
@@ -39,7 +39,7 @@ const (
 	refusedSet       = "refused"            // service: counter of connections not served
 	poolChain        = "pool-"              // chooses a member
 	serviceChain     = "service-"           // of a virtual server with limits, an access list or persistence
-	rememberChain    = "remember-"          // of a virtual server with persistence
+	rememberChain    = "remember-"          // by a table of persistence
 	deliverChain     = "deliver"            // to the member that the mark names
 	refuseChain      = "refuse"
 	denyChain        = "deny"
@@ -80,6 +80,7 @@ type choice struct {
 	algorithm dataplane.Algorithm
 	turns     []target // members for new connections
 	usable    []target // members for clients that persistence ties to them
+	up        []target // those and the ones that have as many connections as they may
 	all       []target // those and the ones that only keep connections
 }
 
@@ -109,10 +110,12 @@ func render(d desired) ruleset {
 				}
 				continue
 			}
-			t.virtualServer(vs.VirtualServer)
-			if vs.Pool != nil && !pools[vs.Pool.ID] {
-				pools[vs.Pool.ID] = true
-				t.pool(vs.Pool.ID, d.pools[vs.Pool.ID])
+			t.virtualServer(vs.VirtualServer, d.serving(vs.VirtualServer))
+			for _, pool := range poolsOf(vs.VirtualServer) {
+				if !pools[pool.ID] {
+					pools[pool.ID] = true
+					t.pool(pool.ID, d.pools[pool.ID])
+				}
 			}
 		}
 		r[i] = t
@@ -182,39 +185,47 @@ func (t *table) frame(snat netip.Addr) {
 	)
 }
 
-// virtualServer adds a virtual server of layer 4.
-func (t *table) virtualServer(vs dataplane.VirtualServer) {
-	id := identifier(vs.ID)
+// virtualServer adds a virtual server of layer 4, served by a pool.
+func (t *table) virtualServer(vs dataplane.VirtualServer, pool *dataplane.Pool) {
 	serve := refuseChain
-	if vs.Pool != nil {
-		serve = poolChain + identifier(vs.Pool.ID)
+	if pool != nil {
+		serve = poolChain + identifier(pool.ID)
 	}
-	if rules := t.special(vs); len(rules) > 0 {
-		t.chain(serviceChain+id, nil, append(rules, rule{goTo(serve)})...)
-		serve = serviceChain + id
+	if rules := t.special(vs, pool); len(rules) > 0 {
+		serves := serviceChain + identifier(vs.ID)
+		t.chain(serves, nil, append(rules, rule{goTo(serve)})...)
+		serve = serves
 	}
 	for _, p := range vs.Ports {
 		service := serviceOf(vs, p).bytes()
 		t.sets[servicesMap].elements[service] = element{goTo: serve}
-		if vs.Pool == nil {
+		if pool == nil {
 			continue
 		}
 		t.sets[portsMap].elements[service] = element{data: portBytes(p.Member)}
-		if vs.Pool.SNAT != dataplane.Transparent {
+		if pool.SNAT != dataplane.Transparent {
 			t.sets[sourceMap].elements[service] = element{goTo: autoMapChain}
 		}
 		if vs.Persistence != nil {
-			t.sets[rememberedMap].elements[service] = element{goTo: rememberChain + id}
+			t.sets[rememberedMap].elements[service] = element{goTo: rememberChain + tieTable(vs)}
 		}
 	}
 }
 
-// special gives the rules that a virtual server has beside its pool's.
-func (t *table) special(vs dataplane.VirtualServer) []rule {
-	f, id := t.family, identifier(vs.ID)
+// tieTable is the id of a virtual server's table of persistence.
+func tieTable(vs dataplane.VirtualServer) string {
+	if vs.Persistence.Shared != "" {
+		return "shared-" + identifier(vs.Persistence.Shared)
+	}
+	return identifier(vs.ID)
+}
+
+// special gives the rules that a virtual server has beside those of the pool that serves it.
+func (t *table) special(vs dataplane.VirtualServer, pool *dataplane.Pool) []rule {
+	f := t.family
 	var rules []rule
 	if vs.Access != nil {
-		clients := t.set(set{name: clientsSet + id, key: concatenation{f.address}, interval: true})
+		clients := t.set(set{name: clientsSet + identifier(vs.ID), key: concatenation{f.address}, interval: true})
 		for _, r := range rangesOf(f, vs.Access.Prefixes) {
 			clients.elements[addressBytes(r.From())] = element{end: addressBytes(r.To())}
 		}
@@ -230,18 +241,21 @@ func (t *table) special(vs dataplane.VirtualServer) []rule {
 	if vs.MaxConnections > 0 {
 		rules = append(rules, rule{connectionsOver(vs.MaxConnections), goTo(refuseChain)})
 	}
-	if vs.Persistence != nil && vs.Pool != nil {
-		clients := t.set(set{
-			name: persistenceMap + id, key: concatenation{f.address}, data: concatenation{markType}, dynamic: true, timeouts: true,
-		})
-		t.chain(rememberChain+id, nil, rule{remember(f.client(), clients.name, vs.Persistence.Timeout)})
-		rules = append(rules,
-			rule{setMark(f.sourceAddress(), clients.name)},
-			rule{in(mark(), usableSet+identifier(vs.Pool.ID)), goTo(deliverChain)},
-			rule{forget(f.sourceAddress(), clients.name)},
-		)
+	if vs.Persistence == nil || pool == nil {
+		return rules
 	}
-	return rules
+	ties := persistenceMap + tieTable(vs)
+	if t.sets[ties] == nil { // or another virtual server shares it
+		t.set(set{name: ties, key: concatenation{f.address}, data: concatenation{markType}, dynamic: true, timeouts: true})
+		t.chain(rememberChain+tieTable(vs), nil, rule{remember(f.client(), ties, vs.Persistence.Timeout)})
+	}
+	rules = append(rules, rule{setMark(f.sourceAddress(), ties)})
+	for _, p := range poolsOf(vs) {
+		if p == vs.Pool || p == pool {
+			rules = append(rules, rule{in(mark(), usableSet+identifier(p.ID)), goTo(deliverChain)})
+		}
+	}
+	return append(rules, rule{forget(f.sourceAddress(), ties)})
 }
 
 // pool adds a pool.

@@ -30,18 +30,17 @@ func rendering(t testing.TB, marks *marks, down map[string]bool, servers ...data
 	d := desired{pools: map[string]choice{}}
 	for _, vs := range valid.VirtualServers {
 		d.virtualServers = append(d.virtualServers, served{vs, vs.HTTP != nil})
-		if vs.Pool == nil {
-			continue
-		}
-		var states []dataplane.MemberStatus
-		for _, m := range vs.Pool.Members {
-			s := dataplane.MemberStatus{Address: m.Address, Port: m.Port}
-			if down[m.Address.String()] {
-				s.FailureCause = "no answer"
+		for _, pool := range poolsOf(vs) {
+			var states []dataplane.MemberStatus
+			for _, m := range pool.Members {
+				s := dataplane.MemberStatus{Address: m.Address, Port: m.Port}
+				if down[m.Address.String()] {
+					s.FailureCause = "no answer"
+				}
+				states = append(states, s)
 			}
-			states = append(states, s)
+			d.pools[pool.ID] = choose(pool, states, nil, marks, false)
 		}
-		d.pools[vs.Pool.ID] = choose(vs.Pool, states, marks, false)
 	}
 	return d
 }
@@ -77,6 +76,16 @@ func TestRuleset(t *testing.T) {
 		dataplane.VirtualServer{
 			ID: "nobody-serves", Address: addr("192.0.2.4"), Protocol: dataplane.TCP, Ports: []dataplane.PortMap{{Listen: 23}},
 			Pool: &dataplane.Pool{ID: "down", Members: []dataplane.Member{{Address: addr("10.0.0.5")}}},
+		},
+		dataplane.VirtualServer{
+			ID: "sorry", Address: addr("192.0.2.5"), Protocol: dataplane.TCP, Ports: []dataplane.PortMap{{Listen: 23}},
+			Pool:        &dataplane.Pool{ID: "down", Members: []dataplane.Member{{Address: addr("10.0.0.5")}}},
+			SorryPool:   cluster,
+			Persistence: &dataplane.Persistence{Shared: "common"},
+		},
+		dataplane.VirtualServer{
+			ID: "shares-persistence", Address: addr("192.0.2.5"), Protocol: dataplane.TCP, Ports: []dataplane.PortMap{{Listen: 24}},
+			Pool: cluster, Persistence: &dataplane.Persistence{Shared: "common"},
 		},
 		dataplane.VirtualServer{
 			ID: "layer-7", Address: addr("192.0.2.4"), Protocol: dataplane.TCP, Ports: []dataplane.PortMap{{Listen: 80}},
