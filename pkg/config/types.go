@@ -77,7 +77,9 @@ type NSX struct {
 	// authenticates by itself.
 	Authentication Authentication `yaml:"authentication,omitempty"`
 	// CAFile is the absolute path of a PEM bundle of certificate authorities
-	// to verify the managers with, instead of the system's. It is read again when a certificate is not trusted, so that a renewed authority is taken up without a restart.
+	// to verify the managers with, instead of the system's. It is read again
+	// when a certificate is not trusted, so that a renewed authority is taken up
+	// without a restart.
 	CAFile string `yaml:"caFile"`
 	// InsecureSkipVerify turns off verification of the managers' certificates:
 	// whoever answers gets the credentials. For tests only.
