@@ -6,6 +6,7 @@ import (
 	"crypto/subtle"
 	"encoding/pem"
 	"fmt"
+	"maps"
 	"net/http"
 	"strings"
 	"sync"
@@ -21,7 +22,6 @@ const (
 
 // authenticator knows the users and their sessions.
 type authenticator struct {
-	users   map[string]User
 	byCert  map[string]string // user by the DER of the certificate
 	byToken map[string]string // user by the SHA-256 of the bearer token
 	clock   clock.Clock
@@ -30,6 +30,7 @@ type authenticator struct {
 	status  int // of bad credentials
 
 	mu       sync.Mutex
+	users    map[string]User     // by name
 	sessions map[string]*session // by the cookie's value
 }
 
@@ -66,7 +67,14 @@ func newAuthenticator(o Options, newID func() string) (*authenticator, error) {
 	return a, nil
 }
 
-func (a *authenticator) isPrincipal(user string) bool { return a.users[user].Principal }
+func (a *authenticator) isPrincipal(name string) bool { return a.user(name).Principal }
+
+// user is the zero value for a name that nobody has.
+func (a *authenticator) user(name string) User {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.users[name]
+}
 
 // authenticate tells who sent the request: by session, client certificate or
 // Basic authentication.
@@ -78,7 +86,7 @@ func (a *authenticator) authenticate(r *http.Request) (User, *Error) {
 	switch scheme, credentials, _ := strings.Cut(r.Header.Get("Authorization"), " "); {
 	case strings.EqualFold(scheme, "Bearer"):
 		if name, ok := a.byToken[tokenKey(credentials)]; ok {
-			return a.users[name], nil
+			return a.user(name), nil
 		}
 		return User{}, a.badCredentials()
 	case strings.EqualFold(scheme, "Remote"):
@@ -96,7 +104,7 @@ func (a *authenticator) authenticate(r *http.Request) (User, *Error) {
 			return User{}, &Error{Status: http.StatusInternalServerError, Code: codeUntrustedCert, Module: "common-services",
 				Message: "The client certificate is not trusted."}
 		}
-		return a.users[name], nil
+		return a.user(name), nil
 	}
 	if _, err := r.Cookie(sessionCookie); err == nil {
 		return User{}, a.badCredentials() // a session that is over
@@ -113,8 +121,8 @@ func tokenKey(token string) string {
 }
 
 func (a *authenticator) byPassword(name, password string, remote bool) (User, *Error) {
-	u, ok := a.users[name]
-	if !ok || u.Remote != remote || u.Password == "" || subtle.ConstantTimeCompare([]byte(u.Password), []byte(password)) != 1 {
+	u := a.user(name)
+	if u.Remote != remote || u.Password == "" || subtle.ConstantTimeCompare([]byte(u.Password), []byte(password)) != 1 {
 		return User{}, a.badCredentials()
 	}
 	return u, nil
@@ -190,6 +198,22 @@ func (a *authenticator) logout(r *request) *response {
 		a.mu.Unlock()
 	}
 	return &response{status: http.StatusOK}
+}
+
+// SetPassword gives a user another password, as an administrator of NSX does. The
+// user's sessions end.
+func (s *Sim) SetPassword(user, password string) error {
+	a := s.auth
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	u, ok := a.users[user]
+	if !ok {
+		return fmt.Errorf("user %q: unknown", user)
+	}
+	u.Password = password
+	a.users[user] = u
+	maps.DeleteFunc(a.sessions, func(_ string, s *session) bool { return s.user == user })
+	return nil
 }
 
 // EndSessions ends all sessions at once, as a restart of the manager does.

@@ -172,6 +172,33 @@ func TestSessionsByHeader(t *testing.T) {
 	}
 }
 
+func TestChangedPassword(t *testing.T) {
+	r := newRig(t, nsxsim.Options{})
+	in := login(t, r, "admin", "secret")
+	if err := r.SetPassword("admin", "another"); err != nil {
+		t.Fatal(err)
+	}
+	cookie, _, _ := strings.Cut(in.header.Get("Set-Cookie"), ";")
+	for name, c := range map[string]struct {
+		change func(*http.Request)
+		status int
+	}{
+		"old password": {func(req *http.Request) { req.SetBasicAuth("admin", "secret") }, 403},
+		"new password": {func(req *http.Request) { req.SetBasicAuth("admin", "another") }, 200},
+		"old session": {func(req *http.Request) {
+			req.Header.Set("Cookie", cookie)
+			req.Header.Set("X-XSRF-TOKEN", in.header.Get("X-XSRF-TOKEN"))
+		}, 403},
+	} {
+		if a := r.get(c.change); a.status != c.status {
+			t.Errorf("%s: %d, want %d", name, a.status, c.status)
+		}
+	}
+	if err := r.SetPassword("nobody", "x"); err == nil {
+		t.Error("an unknown user was given a password")
+	}
+}
+
 func TestReadOnlyUsers(t *testing.T) {
 	r := newRig(t, nsxsim.Options{}).as("auditor")
 	if a := r.do("GET", pools, nil); a.status != 200 {

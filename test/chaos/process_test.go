@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	v1 "k8s.io/client-go/kubernetes/typed/core/v1"
 
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsx"
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim"
@@ -26,13 +27,13 @@ type cluster struct {
 	pool string
 }
 
-func start(t *testing.T) *cluster {
+func start(t *testing.T, o lab.Options) *cluster {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("starts a whole cluster")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 4*time.Minute)
-	l, err := lab.Start(ctx, lab.Options{})
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	l, err := lab.Start(ctx, o)
 	if err != nil {
 		cancel()
 		t.Fatal(err)
@@ -49,9 +50,7 @@ func start(t *testing.T) *cluster {
 			c.pool = p.ID()
 		}
 	}
-	if _, err := l.NSX.Faults().Add(nsxsim.Rule{Method: "POST,PUT,DELETE", Delay: nsxsim.Duration(40 * time.Millisecond)}); err != nil {
-		t.Fatal(err)
-	}
+	c.fault(nsxsim.Rule{Method: "POST,PUT,DELETE", Delay: nsxsim.Duration(40 * time.Millisecond)})
 	return c
 }
 
@@ -59,7 +58,7 @@ func start(t *testing.T) *cluster {
 func (c *cluster) create() {
 	c.Helper()
 	for i := range services {
-		_, err := c.Client.CoreV1().Services("default").Create(c.ctx, &corev1.Service{
+		_, err := c.services().Create(c.ctx, &corev1.Service{
 			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("web-%d", i)},
 			Spec: corev1.ServiceSpec{
 				Type:  corev1.ServiceTypeLoadBalancer,
@@ -68,6 +67,14 @@ func (c *cluster) create() {
 		}, metav1.CreateOptions{})
 		c.must(err)
 	}
+}
+
+// fault adds a rule, and returns what takes it away.
+func (c *cluster) fault(r nsxsim.Rule) (end func()) {
+	c.Helper()
+	end, err := c.NSX.Faults().Add(r)
+	c.must(err)
+	return end
 }
 
 func (c *cluster) must(err error) {
@@ -86,10 +93,22 @@ func (c *cluster) poll(what string, ok func() bool) {
 	}
 }
 
+// during checks again and again for a while.
+func (c *cluster) during(d time.Duration, check func()) {
+	c.Helper()
+	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		check()
+	}
+}
+
+func (c *cluster) services() v1.ServiceInterface { return c.Client.CoreV1().Services("default") }
+
 // ours are the virtual servers in NSX.
 func (c *cluster) ours() []nsxsim.Object {
 	all := c.NSX.List(nsxsim.KindVirtualServer)
-	return slices.DeleteFunc(all, func(o nsxsim.Object) bool { return o.Tags()[nsx.TagServiceUID] == "" })
+	return slices.DeleteFunc(all, func(o nsxsim.Object) bool {
+		return o.Tags()[nsx.TagServiceUID] == "" || o.String("_create_user") == another
+	})
 }
 
 // attached are the ids of all virtual servers that carry traffic.
@@ -103,7 +122,7 @@ func (c *cluster) attached() (ids []string) {
 // externalIPs are the addresses that Services show, by Service.
 func (c *cluster) externalIPs() map[string]string {
 	c.Helper()
-	list, err := c.Client.CoreV1().Services("default").List(c.ctx, metav1.ListOptions{})
+	list, err := c.services().List(c.ctx, metav1.ListOptions{})
 	c.must(err)
 	ips := map[string]string{}
 	for _, svc := range list.Items {
@@ -114,8 +133,9 @@ func (c *cluster) externalIPs() map[string]string {
 	return ips
 }
 
-// checkLive wants every Service on one virtual server that is attached, and the allocations to be the EXTERNAL-IPs.
-func (c *cluster) checkLive() {
+// checkLive wants that many Services, each on one virtual server that is attached, and the allocations to be the
+// EXTERNAL-IPs.
+func (c *cluster) checkLive(services int) {
 	c.Helper()
 	c.poll("every Service has an EXTERNAL-IP", func() bool { return len(c.externalIPs()) == services })
 	ips, attached := c.externalIPs(), c.attached()
@@ -153,26 +173,26 @@ func (c *cluster) checkAllocations(ips map[string]string) {
 }
 
 func TestKilledInTheMiddleOfCreations(t *testing.T) {
-	c := start(t)
+	c := start(t, lab.Options{})
 	c.create()
 	c.poll("some are made", func() bool { return len(c.ours()) >= 5 })
-	c.must(c.KillController())
+	c.must(c.Controller.Kill())
 	if n := len(c.externalIPs()); n == services {
 		t.Fatalf("all %d were done before the kill: the test proves nothing", n)
 	}
-	c.must(c.StartController())
-	c.checkLive()
+	c.must(c.Controller.Start())
+	c.checkLive(services)
 }
 
 // TestToldToEndInTheMiddle: after a SIGTERM no call was cut off, and nothing of what was begun is half done.
 func TestToldToEndInTheMiddle(t *testing.T) {
-	c := start(t)
+	c := start(t, lab.Options{})
 	c.create()
 	c.poll("some are made", func() bool { return len(c.ours()) >= 5 })
 	if n := len(c.attached()); n == services {
 		t.Fatalf("all %d were done before the signal: the test proves nothing", n)
 	}
-	c.must(c.StopController(c.ctx))
+	c.must(c.Controller.Stop(c.ctx))
 	for _, e := range c.NSX.Journal().Entries() {
 		if e.Status == 0 {
 			t.Errorf("%s %s was cut off", e.Method, e.Path)
@@ -186,19 +206,19 @@ func TestToldToEndInTheMiddle(t *testing.T) {
 		}
 	}
 	c.checkAllocations(made)
-	c.must(c.StartController())
-	c.checkLive()
+	c.must(c.Controller.Start())
+	c.checkLive(services)
 }
 
 func TestTwoLabsDoNotMeet(t *testing.T) {
-	a, b := start(t), start(t)
+	a, b := start(t, lab.Options{}), start(t, lab.Options{})
 	a.create()
-	a.checkLive()
+	a.checkLive(services)
 	if n := len(b.ours()); n != 0 {
 		t.Errorf("the other lab's NSX has %d virtual servers", n)
 	}
 	b.create()
-	b.checkLive()
+	b.checkLive(services)
 	for _, ip := range a.externalIPs() {
 		if slices.Contains(b.NSX.Allocations(b.pool), ip) {
 			t.Errorf("both labs have %s", ip)

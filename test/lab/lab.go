@@ -44,6 +44,8 @@ type Lab struct {
 	VCenter *vcsim.Server
 	// Agent plays the nodes.
 	Agent *nodeagent.Agent
+	// Controller is the first, and mostly the only one.
+	Controller *Controller
 	// Client is an administrator's client of the API server, without a rate limit, and Config what made it.
 	Client kubernetes.Interface
 	Config *rest.Config
@@ -53,7 +55,7 @@ type Lab struct {
 	options         Options
 	controlPlane    *controlplane.ControlPlane
 	endControlPlane context.CancelFunc
-	controller      controller
+	more            []*Controller
 	closing         sync.Once
 	closed          error // how Close went
 
@@ -72,9 +74,10 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 		return nil, fmt.Errorf("lab: %w", err)
 	}
 	l := &Lab{options: o}
+	l.Controller = &Controller{lab: l, name: "controller"}
 	if err := l.start(ctx); err != nil {
 		err = fmt.Errorf("lab: %w", err)
-		if text := tail(l.ControllerLog()); text != "" {
+		if text := tail(l.Controller.Log()); text != "" {
 			err = fmt.Errorf("%w\nthe end of the controller's log:\n%s", err, text)
 		}
 		// Also when the context has ended.
@@ -115,10 +118,10 @@ func (l *Lab) start(ctx context.Context) error {
 		return nil
 	}
 	return l.measure("controller", func() (int, error) {
-		if err := l.StartController(); err != nil {
+		if err := l.Controller.Start(); err != nil {
 			return 0, err
 		}
-		return l.controller.pid(), l.AwaitNodes(ctx)
+		return l.Controller.pid(), l.AwaitNodes(ctx)
 	})
 }
 
@@ -151,7 +154,7 @@ func (l *Lab) Parts() []Part {
 
 // Memory is how many bytes of memory all of the lab holds now: this process and its children.
 func (l *Lab) Memory() int64 {
-	return residentMemory(os.Getpid()) + residentMemory(l.controlPlane.PID()) + residentMemory(l.controller.pid())
+	return residentMemory(os.Getpid()) + residentMemory(l.controlPlane.PID()) + residentMemory(l.Controller.pid())
 }
 
 func (l *Lab) startControlPlane(ctx context.Context) (pid int, err error) {
@@ -178,6 +181,9 @@ func (l *Lab) startControlPlane(ctx context.Context) (pid int, err error) {
 // Kubeconfig is the path of an administrator's kubeconfig.
 func (l *Lab) Kubeconfig() string { return l.controlPlane.Kubeconfig() }
 
+// ControlPlanePID is the id of the control plane's process.
+func (l *Lab) ControlPlanePID() int { return l.controlPlane.PID() }
+
 // ControlPlaneLog is the path of the control plane's log.
 func (l *Lab) ControlPlaneLog() string { return l.controlPlane.Log() }
 
@@ -187,7 +193,7 @@ func (l *Lab) Err() error {
 	case <-l.controlPlane.Done():
 		return l.controlPlane.Err()
 	default:
-		return l.controller.unexpected()
+		return l.Controller.Err()
 	}
 }
 
@@ -203,7 +209,9 @@ func (l *Lab) Close(ctx context.Context) error {
 
 func (l *Lab) close(ctx context.Context) error {
 	var errs []error
-	errs = append(errs, l.StopController(ctx))
+	for _, c := range append(l.more, l.Controller) {
+		errs = append(errs, c.Stop(ctx))
+	}
 	if l.Agent != nil {
 		l.Agent.Close()
 	}

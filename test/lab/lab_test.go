@@ -77,7 +77,7 @@ func TestLab(t *testing.T) {
 
 	// The manifests give the controller every right that it asked for.
 	for _, l := range labs {
-		log, err := os.ReadFile(l.ControllerLog())
+		log, err := os.ReadFile(l.Controller.Log())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -28,7 +28,7 @@ type Options struct {
 	EditNSX func(*nsxsim.Options)
 	// ControllerArgs are further flags of the controller; they win over the lab's own.
 	ControllerArgs []string
-	// WithoutController leaves the controller to StartController. The nodes stay uninitialized until then.
+	// WithoutController leaves the start of the controller to the caller. The nodes stay uninitialized until then.
 	WithoutController bool
 	// KeepFiles leaves the lab's directory, with the logs, in place after Close; the next lab removes it.
 	KeepFiles bool
