@@ -168,6 +168,9 @@ loadBalancer:
 		t.Fatalf("before the inventory is known Get says %v, want ErrNotLoaded", err)
 	}
 
+	if err := client.Tracker().Add(svc); err != nil {
+		t.Fatal(err)
+	}
 	stop := make(chan struct{})
 	factory := informers.NewSharedInformerFactory(client, 0)
 	c.Initialize(builder{client}, stop)
@@ -193,8 +196,16 @@ loadBalancer:
 	if err := testutil.GatherAndCompare(scrape, strings.NewReader(strings.ReplaceAll(wantMetrics, "LB", lbService.ID()))); err != nil {
 		t.Error(err)
 	}
-	if err := balancer.EnsureLoadBalancerDeleted(t.Context(), "", svc); err != nil {
-		t.Fatal(err)
+	// A Service that was deleted and created anew with the same name does not get the status of the one before.
+	gone := svc.DeepCopy()
+	gone.UID = "uid-of-the-one-before"
+	if status, err := balancer.EnsureLoadBalancer(t.Context(), "", gone, nil); !errors.Is(err, errGone) {
+		t.Errorf("a Service that is gone got %v, %v", status, err)
+	}
+	for _, svc := range []*corev1.Service{svc, gone} {
+		if err := balancer.EnsureLoadBalancerDeleted(t.Context(), "", svc); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if _, exists, err := balancer.GetLoadBalancer(t.Context(), "", svc); exists || err != nil {
 		t.Fatalf("after its deletion: exists %t, %v", exists, err)

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	cloudprovider "k8s.io/cloud-provider"
 	"k8s.io/cloud-provider/api"
 
@@ -50,7 +52,30 @@ func (l loadBalancer) EnsureLoadBalancer(ctx context.Context, _ string, svc *cor
 		return nil, api.NewRetryError(err.Error(), time.Second)
 	}
 	status, err := e.Ensure(ctx, svc)
-	return status, retry(err)
+	if err == nil && len(svc.Status.LoadBalancer.Ingress) == 0 {
+		err = l.stillThere(ctx, svc)
+	}
+	if err != nil {
+		return nil, retry(err)
+	}
+	return status, nil
+}
+
+// errGone: the Service was deleted while its load balancer was made. The framework deletes that again.
+var errGone = errors.New("the Service was deleted in the meantime")
+
+// stillThere fails when the Service is gone, or another one has its name. The framework patches the status by the name
+// alone: if a Service without its finalizer yet is deleted and created anew, the new one would show the address of the
+// old one, until that is deleted.
+func (l loadBalancer) stillThere(ctx context.Context, svc *corev1.Service) error {
+	now, err := (*l.c.client.Load()).CoreV1().Services(svc.Namespace).Get(ctx, svc.Name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err), err == nil && now.UID != svc.UID:
+		return fmt.Errorf("%s/%s: %w", svc.Namespace, svc.Name, errGone)
+	case err != nil:
+		return fmt.Errorf("reading Service %s/%s before its status is set: %w", svc.Namespace, svc.Name, err)
+	}
+	return nil
 }
 
 // UpdateLoadBalancer implements cloudprovider.LoadBalancer. It has nothing to do: node changes reach NSX by way of the

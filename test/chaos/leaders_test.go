@@ -34,7 +34,6 @@ func TestLeaders(t *testing.T) {
 	c.must(err)
 	foreign := c.addForeign()
 	watch := c.watchAddresses()
-	c.KeepFiles(); t.Log(c.Dir)
 	leader, standby := c.Controller, c.AddController()
 	c.must(standby.Start())
 	churn := c.churn(rand.New(rand.NewPCG(1, 1)), 12)
