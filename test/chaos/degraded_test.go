@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -70,7 +71,7 @@ func TestDegraded(t *testing.T) {
 			if err != nil {
 				c.poll("the API server answers", func() bool {
 					_, err := c.services().Create(c.ctx, web(name), metav1.CreateOptions{})
-					return err == nil
+					return err == nil || apierrors.IsAlreadyExists(err) // done when the API server woke up
 				})
 			}
 			c.poll(name+" has an EXTERNAL-IP", func() bool {
