@@ -3,8 +3,10 @@ package nsxsim_test
 import (
 	"encoding/json"
 	"fmt"
+	"math"
 	"net/http/httptest"
 	"net/url"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -127,6 +129,97 @@ func TestNoRequestScansAllObjects(t *testing.T) {
 	}
 }
 
+// attached is a simulator with load balancer services of ten virtual servers each,
+// made by either API, all of which share one pool.
+func attached(tb testing.TB, services int) *crowd {
+	tb.Helper()
+	sim, err := nsxsim.New(nsxsim.Options{NewID: nsxsim.SequentialIDs()})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	c, admin := &crowd{tb: tb, sim: sim}, sim.As("admin")
+	profile := sim.List(nsxsim.KindApplicationProfile)[0].ID()
+	pool := nsxsim.Must(admin.Create(nsxsim.KindPool, nsxsim.Object{"id": "shared", "members": []doc{{"ip_address": "10.0.0.1"}}})).ID()
+	nsxsim.Must(admin.PutIntent("/infra/lb-pools/shared", nsxsim.Object{"members": []doc{{"ip_address": "10.0.0.1"}}}))
+	for s := range services {
+		tier1 := nsxsim.Must(sim.AddTier1(fmt.Sprint("t", s))).ID()
+		var ids []string
+		for i := range 10 {
+			ids = append(ids, nsxsim.Must(admin.Create(nsxsim.KindVirtualServer, nsxsim.Object{"id": fmt.Sprintf("v-%d-%d", s, i), "pool_id": pool,
+				"ip_address": fmt.Sprintf("10.%d.%d.%d", 16+s>>8, s&255, i), "ports": []string{"80"}, "application_profile_id": profile})).ID())
+		}
+		nsxsim.Must(admin.Create(nsxsim.KindLBService, nsxsim.Object{"id": fmt.Sprint("lb-", s), "virtual_server_ids": ids,
+			"attachment": doc{"target_type": "LogicalRouter", "target_id": tier1}}))
+		service := fmt.Sprint("/infra/lb-services/p-", s)
+		nsxsim.Must(admin.PutIntent(service, nsxsim.Object{}))
+		for i := range 10 {
+			nsxsim.Must(admin.PutIntent(fmt.Sprintf("/infra/lb-virtual-servers/v-%d-%d", s, i), nsxsim.Object{"ip_address": fmt.Sprintf("10.%d.%d.%d", 32+s>>8, s&255, i),
+				"ports": []string{"80"}, "application_profile_path": tcpProfile, "pool_path": "/infra/lb-pools/shared", "lb_service_path": service}))
+		}
+	}
+	return c
+}
+
+// What a load balancer service costs grows with what is on it, and not with what is
+// on others.
+func TestServicesDoNotPayForOthers(t *testing.T) {
+	few, many := attached(t, 3), attached(t, 60)
+	defer few.sim.Close()
+	defer many.sim.Close()
+	admin := func(c *crowd) nsxsim.Editor { return c.sim.As("admin") }
+	for _, op := range []struct {
+		name string
+		do   func(c *crowd)
+	}{
+		{"attach", func(c *crowd) {
+			nsxsim.Must(admin(c).Update(nsxsim.KindLBService, "lb-1", func(o nsxsim.Object) { o["virtual_server_ids"] = o.Strings("virtual_server_ids") }))
+		}},
+		{"usage", func(c *crowd) { c.send("GET", services+"/lb-1/usage", nil) }},
+		{"status", func(c *crowd) { c.send("GET", services+"/lb-1/status", nil) }},
+		{"status of its virtual servers", func(c *crowd) { c.send("GET", services+"/lb-1/virtual-servers/status", nil) }},
+		{"status of its pools", func(c *crowd) { c.send("GET", services+"/lb-1/pools/status", nil) }},
+		{"statistics", func(c *crowd) { c.send("GET", services+"/lb-1/statistics", nil) }},
+		{"change of a virtual server", func(c *crowd) {
+			nsxsim.Must(admin(c).Update(nsxsim.KindVirtualServer, "v-1-1", func(o nsxsim.Object) { o["description"] = "d" }))
+		}},
+		{"change of the shared pool", func(c *crowd) {
+			nsxsim.Must(admin(c).Update(nsxsim.KindPool, "shared", func(o nsxsim.Object) { o["description"] = "d" }))
+		}},
+		{"Policy: create on a service, and delete", func(c *crowd) {
+			nsxsim.Must(admin(c).PutIntent("/infra/lb-virtual-servers/new", nsxsim.Object{"ip_address": "10.3.0.1",
+				"ports": []string{"80"}, "application_profile_path": tcpProfile, "lb_service_path": "/infra/lb-services/p-1"}))
+			if err := admin(c).DeleteIntent("/infra/lb-virtual-servers/new"); err != nil {
+				t.Fatal(err)
+			}
+		}},
+		{"Policy: change", func(c *crowd) {
+			nsxsim.Must(admin(c).PutIntent("/infra/lb-virtual-servers/v-1-1", nsxsim.Object{"description": "d"}))
+		}},
+		{"Policy: change of the shared pool", func(c *crowd) {
+			nsxsim.Must(admin(c).PutIntent("/infra/lb-pools/shared", nsxsim.Object{"description": "d"}))
+		}},
+	} {
+		a, b := bytesPerRun(func() { op.do(few) }), bytesPerRun(func() { op.do(many) })
+		if b > 1.4*a+2000 {
+			t.Errorf("%s: %.0f bytes among 3 services, %.0f among 60", op.name, a, b)
+		}
+	}
+}
+
+// bytesPerRun gives the least memory of some runs: a list of all objects shows in it,
+// though it is one allocation.
+func bytesPerRun(do func()) float64 {
+	least := math.Inf(1)
+	for range 5 {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		do()
+		runtime.ReadMemStats(&after)
+		least = min(least, float64(after.TotalAlloc-before.TotalAlloc))
+	}
+	return least
+}
+
 // BenchmarkVirtualServers: each operation on all of 1,000 and of 10,000 virtual
 // servers. The time of one, ns/object, is the same for both when the total is
 // linear.
@@ -185,5 +278,18 @@ func BenchmarkVirtualServers(b *testing.B) {
 				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n), "ns/object")
 			})
 		}
+	}
+}
+
+// BenchmarkAttachedVirtualServers: load balancer services filled by either API, with
+// 1,000 and with 10,000 virtual servers of each.
+func BenchmarkAttachedVirtualServers(b *testing.B) {
+	for _, n := range []int{1000, 10000} {
+		b.Run(fmt.Sprintf("fill/%d", n), func(b *testing.B) {
+			for b.Loop() {
+				attached(b, n/10).sim.Close()
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*n*2), "ns/object")
+		})
 	}
 }
