@@ -242,6 +242,9 @@ func (e *Engine) Get(ctx context.Context, svc *corev1.Service) (status *corev1.L
 	}
 	defer end()
 	have := e.inv().Observe(o)
+	if have.Empty() {
+		e.tidyLater() // it is being forgotten, and a creation that failed may have left what the cluster shares
+	}
 	return statusOf(svc, have), !have.Empty(), nil
 }
 

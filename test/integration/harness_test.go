@@ -87,7 +87,7 @@ func newWorld(t *testing.T, o nsxsim.Options) *world {
 	o.NewID = nsxsim.SequentialIDs()
 	w.sim = nsxsim.StartPlain(t, o)
 	w.pool = nsxsim.Must(w.sim.AddIPPool("floating", "10.0.0.0/16", "10.0.0.1-10.0.20.250")).ID()
-	w.lb = nsxsim.Must(w.sim.AddLBService("lb", "XLARGE", nsxsim.Must(w.sim.AddTier1("t1")).ID())).ID()
+	w.lb = nsxsim.Must(w.sim.AddLBService("lb", "LARGE", nsxsim.Must(w.sim.AddTier1("t1")).ID())).ID()
 	for i := range 3 {
 		w.nodes = append(w.nodes, node(i))
 	}

@@ -3,9 +3,12 @@ package integration
 import (
 	"errors"
 	"maps"
+	"net/http"
 	"testing"
+	"time"
 
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/lb"
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsx"
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim"
 )
 
@@ -40,4 +43,34 @@ func TestSourceRangesNeedAccessLists(t *testing.T) {
 	w.ensure(open) // which keeps nobody out
 	open.Spec.LoadBalancerSourceRanges = nil
 	w.check(open)
+}
+
+// TestNothingIsLeftOfAServiceThatWasNeverServed: what was made for its clients goes when the Service is deleted, without an
+// audit or a restart.
+func TestNothingIsLeftOfAServiceThatWasNeverServed(t *testing.T) {
+	w := newWorld(t, nsxsim.Options{})
+	w.start()
+	_, err := w.sim.Faults().Add(nsxsim.Rule{Method: http.MethodPost, Path: "/loadbalancer/virtual-servers", Status: http.StatusBadRequest})
+	w.must(err)
+	svc := restricted()
+	if _, err := w.engine.Ensure(t.Context(), svc); !errors.Is(err, nsx.ErrInvalid) {
+		t.Fatalf("got %v, want that NSX refuses it", err)
+	}
+	sets := func() (n int) {
+		for _, o := range w.sim.List(nsxsim.KindIPSet) {
+			if o.Tags()[nsx.TagClusterUID] == clusterUID {
+				n++
+			}
+		}
+		return n
+	}
+	if sets() != 1 {
+		t.Fatalf("%d IP sets, want one: the test proves nothing", sets())
+	}
+	w.remove(svc)
+	began := w.clock.Now()
+	w.check()
+	if took := w.clock.Since(began); took > time.Minute {
+		t.Errorf("it took %v", took)
+	}
 }
