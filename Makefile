@@ -15,7 +15,7 @@ ifdef FULL
 BENCH_SIZES := -services 100,1000,5000 -nodes 10,100,1000
 endif
 
-.PHONY: help build $(PROGRAMS) bin/kube bin/e2e bin/e2e-cluster e2e-up e2e-down demo test unit check clients lint budget bench verify update clean
+.PHONY: help build $(PROGRAMS) bin/kube bin/e2e bin/e2e-cluster e2e e2e-full e2e-up e2e-down demo test unit check clients lint budget bench verify update clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z/-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | expand -t 12
@@ -36,6 +36,17 @@ bin/e2e: ## Build what the nodes of the end-to-end tests run, and the upstream t
 bin/e2e-cluster:
 	@mkdir -p bin
 	@CGO_ENABLED=0 go build -trimpath -o bin/e2e-cluster ./test/e2e/cmd/e2e-cluster
+
+# One test after the other, and the upstream ones several at a time.
+E2E_TEST = go tool gotestsum --format testname --junitfile .cache/e2e/junit.xml -- \
+	-tags e2e -count 1 -timeout 60m -parallel 7 ./test/e2e -args -logs=$(CURDIR)/.cache/e2e/logs $(E2E)
+
+e2e: build bin/kube bin/e2e ## Test end to end on real nodes in network namespaces; needs root. E2E=FLAGS: see docs.
+	@mkdir -p .cache/e2e
+	@$(E2E_TEST)
+
+e2e-full: E2E += -rolling-updates
+e2e-full: e2e ## With the upstream tests of rolling updates too: a quarter of an hour more.
 
 e2e-up: build bin/kube bin/e2e bin/e2e-cluster ## Start a cluster of real nodes in network namespaces, to play with; needs root.
 	@bin/e2e-cluster up
@@ -64,6 +75,7 @@ lint: ## Check formatting, go vet, staticcheck and everything generated.
 	@bad=$$(gofmt -l $$(git ls-files '*.go')); if [[ -n $$bad ]]; then echo "not gofmt-ed: $$bad"; exit 1; fi
 	@go vet ./...
 	@go tool staticcheck ./...
+	@go vet -tags e2e ./test/e2e && go tool staticcheck -tags e2e ./test/e2e
 	@$(MAKE) --no-print-directory verify
 
 verify: ## Check that everything generated is up to date.

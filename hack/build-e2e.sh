@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds into bin/e2e what the end-to-end tests run on nodes and against the cluster, bin/kube aside:
-#   kube-node, agnhost, e2e.test, ginkgo                  of Kubernetes, from the module in test/kube
+#   kube-node, agnhost, e2e.test                          of Kubernetes, from the module in test/kube
 #   containerd, its shim, ctr, runc, cni/*, coredns       from the module in test/runtime
 #   images/*.tar                                          the images that the upstream tests name, packed here
 # Does nothing for what is up to date.
@@ -52,19 +52,19 @@ done_with() {
 	rm -f "$out/.$part.stamp"
 	for file; do mv -f "$work/$(basename "$file")" "$out/$file"; done
 	printf '%s\n' "$want" >"$out/.$part.stamp"
-	echo "  $part: $(cd "$out" && du -cm --apparent-size "$@" | tail -1 | cut -f1) MB, $((SECONDS)) s since the start: $*"
+	echo "  $part: $(cd "$out" && du -cm --apparent-size "$@" | tail -1 | cut -f1) MB, $SECONDS s since the start: $*"
 }
 build() { go build -v -trimpath -buildvcs=false "$@"; }
 
 cd "$root/test/kube"
 want=$(digest . "${scripts[@]}")
-files=(kube-node agnhost ginkgo e2e.test)
+files=(kube-node agnhost e2e.test)
 if ! fresh kube "$want" "${files[@]}"; then
 	echo "Building Kubernetes' node components and e2e tests into bin/e2e: 2 to 4 minutes on two cores the first time, after bin/kube."
 	run "downloading modules" go list -test -deps ./cmd/kube-node k8s.io/kubernetes/test/e2e
 	total=$(wc -l <"$work/out")
 	flags=$(kubernetes_flags)
-	run "compiling packages" build -ldflags "$flags" -o "$work/" ./cmd/kube-node k8s.io/kubernetes/test/images/agnhost github.com/onsi/ginkgo/v2/ginkgo
+	run "compiling packages" build -ldflags "$flags" -o "$work/" ./cmd/kube-node k8s.io/kubernetes/test/images/agnhost
 	run "compiling tests" go test -c -vet=off -trimpath -buildvcs=false -ldflags "$flags" -o "$work/e2e.test" k8s.io/kubernetes/test/e2e
 	done_with kube "$want" "${files[@]}"
 fi

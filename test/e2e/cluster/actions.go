@@ -32,6 +32,9 @@ func (c *Cluster) writeCommands() error {
 	return nil
 }
 
+// BinDir is the directory of the programs that the cluster runs.
+func (c *Cluster) BinDir() string { return c.options.BinDir }
+
 // Node finds a node by name.
 func (c *Cluster) Node(name string) (*Node, error) {
 	if n := c.node(name); n != nil {
@@ -39,6 +42,10 @@ func (c *Cluster) Node(name string) (*Node, error) {
 	}
 	return nil, fmt.Errorf("there is no node %q", name)
 }
+
+// PodLogDir is where the node keeps the logs of pods: NAMESPACE_NAME_UID/CONTAINER/N.log, those of containers that are gone
+// included.
+func (n *Node) PodLogDir() string { return filepath.Join(n.dir, "var-log", "pods") }
 
 // IsOff says whether the machine is switched off.
 func (n *Node) IsOff() bool {

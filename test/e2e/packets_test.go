@@ -1,0 +1,170 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/e2e/cluster"
+)
+
+// packets proves by the edge's own record of connections, and by what pods see, that clients keep their addresses where they
+// should, are tied to a pod, and are kept out.
+func packets(t *testing.T, w *world) {
+	s := newStage(t, w)
+	s.pods("web", s.Nodes...)
+	_, shared := s.service("cluster", "web", corev1.ServiceExternalTrafficPolicyCluster)
+	_, local := s.service("local", "web", corev1.ServiceExternalTrafficPolicyLocal)
+	_, sticky := s.service("sticky", "web", corev1.ServiceExternalTrafficPolicyLocal, func(svc *corev1.Service) {
+		svc.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
+	})
+	_, guarded := s.service("guarded", "web", corev1.ServiceExternalTrafficPolicyCluster, func(svc *corev1.Service) {
+		svc.Spec.LoadBalancerSourceRanges = []string{s.Topology.ClientAddress(1).String() + "/32"}
+	})
+	for _, vip := range []netip.Addr{shared, local, sticky} {
+		s.served(vip)
+	}
+
+	t.Run("policy Cluster hides clients", func(t *testing.T) {
+		s := s.in(t)
+		made := s.pass(s.crowd(shared), 60)
+		s.answered("policy Cluster", made)
+		for _, f := range s.crossed(shared, made) {
+			if f.source.Addr() != s.Topology.SNATAddress() {
+				t.Fatalf("the edge sent %v on as %v, want %v", f.client, f.source, s.Topology.SNATAddress())
+			}
+		}
+		s.toAll(s.crossed(shared, made))
+	})
+
+	t.Run("policy Local shows clients", func(t *testing.T) {
+		s := s.in(t)
+		made := s.pass(s.crowd(local), 60)
+		s.answered("policy Local", made)
+		for _, f := range s.crossed(local, made) {
+			if f.source.Addr() != f.client.Addr() {
+				t.Fatalf("the edge sent %v on as %v", f.client, f.source)
+			}
+		}
+		for _, v := range made {
+			if v.err == nil && v.sees.Addr() != v.from.Addr() {
+				t.Fatalf("the pod sees %v, the client is %v", v.sees, v.from)
+			}
+		}
+		s.toAll(s.crossed(local, made))
+	})
+
+	t.Run("affinity ClientIP ties a client to a pod", func(t *testing.T) {
+		s := s.in(t)
+		made := s.pass(s.crowd(sticky), 60)
+		s.answered("affinity", made)
+		crossed := s.crossed(sticky, made)
+		for i := 1; i <= cluster.Clients; i++ {
+			client := s.Topology.ClientAddress(i)
+			var members []string
+			var own visits
+			for _, v := range made {
+				if v.err == nil && v.from.Addr() == client {
+					own = append(own, v)
+					members = append(members, crossed[v.from].member.String())
+				}
+			}
+			slices.Sort(members)
+			if members = slices.Compact(members); len(members) != 1 || len(own.pods()) != 1 {
+				t.Errorf("client %v was sent to %v and answered by %v in %d visits, want one", client, members, own.pods(), len(own))
+			}
+		}
+	})
+
+	t.Run("source ranges keep clients out at the edge", func(t *testing.T) {
+		s := s.in(t)
+		if v := s.visit(s.ctx, 1, guarded); v.err != nil {
+			s.eventually("the client in the range gets in", addressWithin, func() error { return s.visit(s.ctx, 1, guarded).err })
+		}
+		began := s.flows(guarded)
+		for i := 2; i <= cluster.Clients; i++ {
+			if v := s.visit(s.ctx, i, guarded); v.err == nil {
+				t.Errorf("client %v, outside the ranges, was answered by %s", v.from, v.pod)
+			}
+		}
+		for client, f := range s.flows(guarded) {
+			if _, old := began[client]; !old && client.Addr() != s.Topology.ClientAddress(1) {
+				t.Errorf("the edge sent a connection of %v, outside the ranges, to %v", client, f.member)
+			}
+		}
+		s.patch("guarded", `{"spec":{"loadBalancerSourceRanges":null}}`)
+		s.eventually("everybody gets in without ranges", addressWithin, func() error {
+			for i := 1; i <= cluster.Clients; i++ {
+				if v := s.visit(s.ctx, i, guarded); v.err != nil {
+					return v.err
+				}
+			}
+			return nil
+		})
+	})
+}
+
+// in is the stage for a part of the test.
+func (s *stage) in(t *testing.T) *stage {
+	part := *s
+	part.T, part.ctx = t, t.Context()
+	return &part
+}
+
+// crossed are the flows of visits, by client. All of them must have crossed the edge, to a node.
+func (s *stage) crossed(vip netip.Addr, made visits) map[netip.AddrPort]flow {
+	s.Helper()
+	found, err := s.crossing(vip, made)
+	s.must(err)
+	return found
+}
+
+// crossing is crossed while nodes go, with which the edge forgets connections.
+func (s *stage) crossing(vip netip.Addr, made visits) (map[netip.AddrPort]flow, error) {
+	s.Helper()
+	all, found := s.flows(vip), map[netip.AddrPort]flow{}
+	for _, v := range made {
+		f, ok := all[v.from]
+		if !ok {
+			return nil, fmt.Errorf("the edge knows nothing of a connection from %v to %v", v.from, vip)
+		}
+		if s.nodeAt(f.member.Addr().String()) == nil {
+			return nil, fmt.Errorf("the edge sent %v to %v, which is no node", v.from, f.member)
+		}
+		found[v.from] = f
+	}
+	return found, nil
+}
+
+// toAll checks that flows were spread over all nodes.
+func (s *stage) toAll(flows map[netip.AddrPort]flow) {
+	s.Helper()
+	shares := s.shares(flows)
+	for _, n := range s.Nodes {
+		if shares[n.Name] == 0 {
+			s.Errorf("of %d connections none went to %s: %v", len(flows), n.Name, shares)
+		}
+	}
+}
+
+// shares are the numbers of flows by node.
+func (s *stage) shares(flows map[netip.AddrPort]flow) map[string]int {
+	shares := map[string]int{}
+	for _, f := range flows {
+		if n := s.nodeAt(f.member.Addr().String()); n != nil {
+			shares[n.Name]++
+		}
+	}
+	return shares
+}
+
+// at tells when a visit began, in messages.
+func (v visit) at(since time.Time) string {
+	return fmt.Sprintf("%v at %.1f s", v.from, v.began.Sub(since).Seconds())
+}

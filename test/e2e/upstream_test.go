@@ -1,0 +1,128 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// suite begins the names of the upstream tests that are run.
+const suite = "[sig-network] LoadBalancers"
+
+// unfit are upstream tests that this kind of load balancer cannot pass, with the reason, by a part of their names.
+var unfit = map[string]string{
+	"should be able to create LoadBalancer Service without NodePort and change it": "NSX forwards to node ports: a Service without them (allocateLoadBalancerNodePorts: false) cannot be reached",
+}
+
+// rolling is a part of the names of the upstream tests that take a quarter of an hour each.
+const rolling = "should not have connectivity disruption during rolling update"
+
+// spec is an upstream test in a report of ginkgo's.
+type spec struct {
+	ContainerHierarchyTexts []string
+	LeafNodeType            string
+	LeafNodeText            string
+	State                   string
+	Failure                 struct {
+		Message  string
+		Location struct {
+			FileName   string
+			LineNumber int
+		}
+	}
+}
+
+func (s spec) name() string {
+	return strings.Join(append(slices.Clone(s.ContainerHierarchyTexts), s.LeafNodeText), " ")
+}
+
+// upstream runs Kubernetes' own tests of load balancers, from the client outside. Each is a process of its own, several run at
+// a time (-parallel).
+func upstream(t *testing.T, w *world) {
+	bin := filepath.Join(w.BinDir(), "e2e", "e2e.test")
+	specs := runSpecs(t, exec.CommandContext(t.Context(), bin, "--provider=skeleton", "--ginkgo.dry-run", "--ginkgo.focus="+regexp.QuoteMeta(suite)))
+	if len(specs) == 0 {
+		t.Fatalf("%s has no tests named %q", bin, suite)
+	}
+	slices.SortFunc(specs, func(a, b spec) int { return strings.Compare(a.name(), b.name()) })
+
+	calls := watchCalls(t, w)
+	t.Run("upstream", func(t *testing.T) {
+		for _, s := range specs {
+			t.Run(strings.TrimSpace(strings.TrimPrefix(s.name(), suite)), func(t *testing.T) {
+				for part, reason := range unfit {
+					if strings.Contains(s.name(), part) {
+						t.Skip(reason)
+					}
+				}
+				if strings.Contains(s.name(), rolling) && !*rollingUpdates {
+					t.Skip("takes a quarter of an hour: \"make e2e-full\" runs it")
+				}
+				t.Parallel()
+				runSpec(t, w, bin, s)
+			})
+		}
+	})
+	calls.check(t)
+}
+
+func runSpec(t *testing.T, w *world, bin string, s spec) {
+	// The whole name, which ginkgo puts behind that of the suite.
+	cmd := w.Topology.Client().Command(t.Context(), bin, "--provider=skeleton", "--ginkgo.focus= "+regexp.QuoteMeta(s.name())+"$",
+		"--kubeconfig="+w.Kubeconfig(), "--kubectl-path="+filepath.Join(w.BinDir(), "kubectl"),
+		fmt.Sprintf("--num-nodes=%d", len(w.Nodes)), "--node-os-distro=custom", "--dump-logs-on-failure=false", "--ginkgo.v")
+	for _, done := range runSpecs(t, cmd) {
+		if done.name() != s.name() {
+			t.Errorf("%q ran as well", done.name())
+			continue
+		}
+		switch done.State {
+		case "passed":
+		case "skipped":
+			t.Errorf("the test skipped itself: %s", done.Failure.Message)
+		default:
+			t.Errorf("%s at %s:%d: %s", done.State, done.Failure.Location.FileName, done.Failure.Location.LineNumber, done.Failure.Message)
+		}
+	}
+}
+
+// runSpecs runs ginkgo's tests, and returns those that were not left out. When one fails, it shows what was printed.
+func runSpecs(t *testing.T, cmd *exec.Cmd) []spec {
+	t.Helper()
+	cmd.Dir = t.TempDir()
+	report := filepath.Join(cmd.Dir, "report.json")
+	cmd.Args = append(cmd.Args, "--ginkgo.json-report="+report, "--ginkgo.no-color", "--ginkgo.silence-skips")
+	out, failed := cmd.CombinedOutput()
+	if failed != nil {
+		t.Logf("%s", out)
+	}
+	text, err := os.ReadFile(report)
+	if err != nil {
+		t.Fatalf("no report of %v: %v: %v", cmd.Args, failed, err)
+	}
+	var reports []struct{ SpecReports []spec }
+	if err := json.Unmarshal(text, &reports); err != nil {
+		t.Fatalf("the report of %v: %v", cmd.Args, err)
+	}
+	var specs []spec
+	for _, r := range reports {
+		for _, s := range r.SpecReports {
+			// Those that were left out have no failure that says why.
+			if s.LeafNodeType == "It" && (s.State != "skipped" || s.Failure.Message != "") {
+				specs = append(specs, s)
+			}
+		}
+	}
+	if failed != nil && len(specs) == 0 {
+		t.Fatalf("%v: %v", cmd.Args, failed)
+	}
+	return specs
+}
