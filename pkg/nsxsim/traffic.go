@@ -115,6 +115,11 @@ func (s *traffic) pool(id string) *dataplane.Pool {
 	if !o.doc.has("snat_translation") {
 		p.SNAT = dataplane.Transparent
 	}
+	for _, e := range o.doc.object("snat_translation").objects("ip_addresses") {
+		if r, err := parseAddressRange(e.str("ip_address")); err == nil {
+			p.SNATAddresses = append(p.SNATAddresses, r.Prefixes()...)
+		}
+	}
 	for _, m := range s.membersOf(o.doc) {
 		if m.use == memberServes {
 			p.Members = append(p.Members, m.Member)

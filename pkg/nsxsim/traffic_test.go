@@ -54,7 +54,7 @@ objects:
   id: nodes
   algorithm: WEIGHTED_ROUND_ROBIN
   min_active_members: 2
-  snat_translation: {type: LbSnatAutoMap}
+  snat_translation: {type: LbSnatIpPool, ip_addresses: [{ip_address: 10.2.0.4-10.2.0.5}, {ip_address: 10.2.0.9, prefix_length: 24}]}
   active_monitor_ids: [http, udp-monitor]
   members:
   - {ip_address: 10.0.0.1, weight: 3, max_concurrent_connections: 9}
@@ -84,6 +84,7 @@ objects:
 	addr := netip.MustParseAddr
 	nodes := &dataplane.Pool{
 		ID: "nodes", Algorithm: dataplane.WeightedRoundRobin, SNAT: dataplane.AutoMap, MinActiveMembers: 2,
+		SNATAddresses: []netip.Prefix{netip.MustParsePrefix("10.2.0.4/31"), netip.MustParsePrefix("10.2.0.9/32")},
 		Members: []dataplane.Member{
 			{Address: addr("10.0.0.1"), Weight: 3, AdminState: dataplane.Enabled, MaxConnections: 9},
 			{Address: addr("10.0.0.2"), Port: 8080, Weight: 1, AdminState: dataplane.GracefulDisabled},

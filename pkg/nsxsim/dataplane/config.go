@@ -139,6 +139,9 @@ type Pool struct {
 	// Passive, when set, takes members that fail clients' connections for DOWN.
 	Passive *Passive
 	SNAT    SNAT
+	// SNATAddresses take the place of the load balancer's own address with AutoMap, as LbSnatIpPool has it. A Plane of
+	// this package, which may not have them, uses its own all the same.
+	SNATAddresses []netip.Prefix
 	// MinActiveMembers is the number of primary members that must be UP; with fewer, backup members serve,
 	// if any is UP. 0: 1.
 	MinActiveMembers int

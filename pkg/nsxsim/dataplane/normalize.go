@@ -129,6 +129,7 @@ func (p Pool) withDefaults() Pool {
 	p.Algorithm = cmp.Or(p.Algorithm, RoundRobin)
 	p.SNAT = cmp.Or(p.SNAT, AutoMap)
 	p.MinActiveMembers = cmp.Or(p.MinActiveMembers, 1)
+	p.SNATAddresses = slices.Clone(p.SNATAddresses)
 	p.Members = slices.Clone(p.Members)
 	for i := range p.Members {
 		m := &p.Members[i]
@@ -193,6 +194,8 @@ func (p *Pool) check() error {
 		return fmt.Errorf("algorithm %q: %w", p.Algorithm, ErrInvalid)
 	case p.SNAT != AutoMap && p.SNAT != Transparent:
 		return fmt.Errorf("SNAT %q: %w", p.SNAT, ErrInvalid)
+	case slices.ContainsFunc(p.SNATAddresses, func(a netip.Prefix) bool { return !a.IsValid() }):
+		return fmt.Errorf("SNAT addresses %v: %w", p.SNATAddresses, ErrInvalid)
 	case p.Passive != nil && (p.Passive.MaxFails < 0 || p.Passive.Timeout < 0):
 		return fmt.Errorf("passive monitor: negative count or timeout: %w", ErrInvalid)
 	case p.MinActiveMembers < 0:

@@ -15,11 +15,11 @@ import (
 // routeProtocol marks the routes that are ours: no routing daemon has this number.
 const routeProtocol netlink.RouteProtocol = 78
 
-// addresses are those of virtual servers that this host answers for: local routes, which make the kernel answer ARP (for
+// addresses are those of virtual servers, and for SNAT, that this host answers for: local routes, which make the kernel answer ARP (for
 // IPv6: take what is routed here) and pings, and let sockets be bound, without being any interface's address.
 type addresses struct {
 	handle  *netlink.Handle
-	claimed map[netip.Addr]bool // true: by a route of ours
+	claimed map[netip.Prefix]bool // true: by a route of ours
 }
 
 // newAddresses removes the routes that an earlier process has left.
@@ -28,7 +28,7 @@ func newAddresses() (*addresses, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening a netlink socket: %w", err)
 	}
-	a := &addresses{handle, map[netip.Addr]bool{}}
+	a := &addresses{handle, map[netip.Prefix]bool{}}
 	if err := a.forgetOld(); err != nil {
 		handle.Close()
 		return nil, err
@@ -52,8 +52,8 @@ func (a *addresses) forgetOld() error {
 	return nil
 }
 
-// claim makes this host answer for an address.
-func (a *addresses) claim(address netip.Addr) error {
+// claim makes this host answer for addresses.
+func (a *addresses) claim(address netip.Prefix) error {
 	if _, known := a.claimed[address]; known {
 		return nil
 	}
@@ -75,8 +75,8 @@ func (a *addresses) close() error {
 	return err
 }
 
-// releaseBut gives back all addresses but those wanted.
-func (a *addresses) releaseBut(wanted map[netip.Addr]bool) error {
+// releaseBut gives back all but those wanted.
+func (a *addresses) releaseBut(wanted map[netip.Prefix]bool) error {
 	var errs []error
 	for address, ours := range a.claimed {
 		if wanted[address] {
@@ -96,13 +96,13 @@ func (a *addresses) releaseBut(wanted map[netip.Addr]bool) error {
 // loopback is the index of lo, in any network namespace.
 const loopback = 1
 
-func routeTo(address netip.Addr) *netlink.Route {
+func routeTo(address netip.Prefix) *netlink.Route {
 	scope := netlink.SCOPE_HOST
-	if address.Is6() {
+	if address.Addr().Is6() {
 		scope = netlink.SCOPE_UNIVERSE // IPv6 routes have none
 	}
 	return &netlink.Route{
-		Dst: netipx.PrefixIPNet(netip.PrefixFrom(address, address.BitLen())), LinkIndex: loopback, Scope: scope,
+		Dst: netipx.PrefixIPNet(address.Masked()), LinkIndex: loopback, Scope: scope,
 		Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Protocol: routeProtocol,
 	}
 }

@@ -38,6 +38,9 @@ func TestSourceThatMembersSee(t *testing.T) {
 		}{
 			{"automap", dataplane.Options{}, func(*dataplane.VirtualServer) {}, "10.200.1.1"},
 			{"automap with an address", dataplane.Options{SNATAddress: netip.MustParseAddr("192.0.2.1")}, func(*dataplane.VirtualServer) {}, "192.0.2.1"},
+			{"addresses of a pool", dataplane.Options{}, from("203.0.113.7/32"), "203.0.113.7"},
+			{"addresses of a pool, of another family", dataplane.Options{}, from("2001:db8:113::/64"), "10.200.1.1"},
+			{"an address on the member's cable", dataplane.Options{}, from("10.200.1.77/32"), "10.200.1.77"},
 			{"transparent", dataplane.Options{}, transparent, clientB},
 		} {
 			t.Run(network+" "+c.name, func(t *testing.T) {
@@ -52,6 +55,39 @@ func TestSourceThatMembersSee(t *testing.T) {
 					t.Errorf("the member sees %v (%s), want %s", from, failure, c.want)
 				}
 			})
+		}
+	}
+}
+
+// from makes connections come from addresses.
+func from(prefixes ...string) func(*dataplane.VirtualServer) {
+	return func(vs *dataplane.VirtualServer) {
+		for _, p := range prefixes {
+			vs.Pool.SNATAddresses = append(vs.Pool.SNATAddresses, netip.MustParsePrefix(p))
+		}
+	}
+}
+
+func TestClientsShareTheAddressesOfAPool(t *testing.T) {
+	w := newWorld(t)
+	p := newPlane(t, dataplane.Options{})
+	prefixes := []string{"203.0.113.0/30", "203.0.113.8/31", "203.0.113.32/32"}
+	apply(t, p, web(from(prefixes...)))
+	for _, client := range []string{clientA, clientB, clientC} {
+		used := map[string]bool{}
+		for range 4 {
+			_, source, failure := w.once(t, "tcp", client, vip+":80")
+			if failure != "" {
+				t.Fatal(failure)
+			}
+			for _, p := range prefixes {
+				if netip.MustParsePrefix(p).Contains(source.Addr()) {
+					used[p] = true
+				}
+			}
+		}
+		if len(used) != 1 {
+			t.Errorf("connections of %s come from %v, want one of %v", client, used, prefixes)
 		}
 	}
 }

@@ -138,9 +138,11 @@ func (p *Plane) Apply(ctx context.Context, cfg dataplane.Config) error {
 		return err
 	}
 	err = errors.Join(err, p.sync())
-	wanted := map[netip.Addr]bool{}
+	wanted := map[netip.Prefix]bool{}
 	for _, vs := range p.wanted {
-		wanted[vs.Address] = true
+		for _, address := range addressesOf(vs.VirtualServer) {
+			wanted[address] = true
+		}
 	}
 	return errors.Join(err, p.addresses.releaseBut(wanted))
 }
@@ -149,7 +151,7 @@ func (p *Plane) Apply(ctx context.Context, cfg dataplane.Config) error {
 func (p *Plane) want(valid dataplane.Config) {
 	p.wanted, p.disabled, p.faults = nil, nil, map[string]string{}
 	taken := map[service]string{}
-	claims := map[netip.Addr]error{}
+	claims := map[netip.Prefix]error{}
 	router := map[uint8]bool{}
 	for _, f := range families() {
 		router[f.number] = forwards(f)
@@ -170,18 +172,31 @@ next:
 			p.faults[vs.ID] = "this host does not forward IPv6"
 			continue
 		}
-		if _, ok := claims[vs.Address]; !ok {
-			claims[vs.Address] = p.addresses.claim(vs.Address)
-		}
-		if err := claims[vs.Address]; err != nil {
-			p.faults[vs.ID] = err.Error()
-			continue
+		for _, address := range addressesOf(vs) {
+			if _, ok := claims[address]; !ok {
+				claims[address] = p.addresses.claim(address)
+			}
+			if err := claims[address]; err != nil {
+				p.faults[vs.ID] = err.Error()
+				continue next
+			}
 		}
 		for _, port := range vs.Ports {
 			taken[serviceOf(vs, port)] = vs.ID
 		}
 		p.wanted = append(p.wanted, served{vs, vs.HTTP != nil})
 	}
+}
+
+// addressesOf gives all that a virtual server has this host answer for.
+func addressesOf(vs dataplane.VirtualServer) []netip.Prefix {
+	all := []netip.Prefix{netip.PrefixFrom(vs.Address, vs.Address.BitLen())}
+	for _, pool := range poolsOf(vs) {
+		if pool.SNAT != dataplane.Transparent {
+			all = append(all, pool.SNATAddresses...)
+		}
+	}
+	return all
 }
 
 // sync brings the kernel to what is wanted, given the health of members.

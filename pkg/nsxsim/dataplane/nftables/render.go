@@ -8,6 +8,7 @@ import (
 	"hash/fnv"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 
 	"go4.org/netipx"
@@ -47,6 +48,7 @@ const (
 	serveChain       = "serve" // the base chains from here on
 	serveLocalChain  = "serve-local"
 	sourceChain      = "source"
+	poolSourceChain  = "source-of-" // of a pool with SNAT addresses of its own
 	countInChain     = "count-in"
 	countOutChain    = "count-out"
 	closedPortsChain = "closed-ports"
@@ -204,12 +206,31 @@ func (t *table) virtualServer(vs dataplane.VirtualServer, pool *dataplane.Pool) 
 		}
 		t.sets[portsMap].elements[service] = element{data: portBytes(p.Member)}
 		if pool.SNAT != dataplane.Transparent {
-			t.sets[sourceMap].elements[service] = element{goTo: autoMapChain}
+			t.sets[sourceMap].elements[service] = element{goTo: t.source(pool)}
 		}
 		if vs.Persistence != nil {
 			t.sets[rememberedMap].elements[service] = element{goTo: rememberChain + tieTable(vs)}
 		}
 	}
+}
+
+// source gives the chain that changes where connections to a pool come from. Each client keeps to one prefix.
+func (t *table) source(pool *dataplane.Pool) string {
+	f := t.family
+	prefixes := slices.DeleteFunc(slices.Clone(pool.SNATAddresses), func(p netip.Prefix) bool { return !f.of(p.Addr()) })
+	if len(prefixes) == 0 {
+		return autoMapChain
+	}
+	name := poolSourceChain + identifier(pool.ID)
+	if t.chains[name] == nil {
+		var rules []rule
+		for i, p := range prefixes {
+			r := netipx.RangeOfPrefix(p)
+			rules = append(rules, rule{is(f.hashed(len(prefixes)), uint32(i)), f.sourceNAT(r.From(), r.To())})
+		}
+		t.chain(name, nil, rules...)
+	}
+	return name
 }
 
 // tieTable is the id of a virtual server's table of persistence.

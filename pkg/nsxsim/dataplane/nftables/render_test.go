@@ -93,7 +93,7 @@ func TestRuleset(t *testing.T) {
 		},
 		dataplane.VirtualServer{
 			ID: "six", Address: addr("2001:db8::1"), Protocol: dataplane.TCP, Ports: []dataplane.PortMap{{Listen: 80, Member: 30080}},
-			Pool:        &dataplane.Pool{ID: "six", Algorithm: dataplane.RoundRobin, Members: []dataplane.Member{{Address: addr("fd00::1")}, {Address: addr("10.0.0.1")}}},
+			Pool:        &dataplane.Pool{ID: "six", SNATAddresses: []netip.Prefix{netip.MustParsePrefix("fd00::100/124"), netip.MustParsePrefix("fd00::200/128")}, Algorithm: dataplane.RoundRobin, Members: []dataplane.Member{{Address: addr("fd00::1")}, {Address: addr("10.0.0.1")}}},
 			Persistence: &dataplane.Persistence{},
 		},
 	)

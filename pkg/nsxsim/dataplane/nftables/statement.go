@@ -110,6 +110,12 @@ func notIn(k key, set string) statement {
 	return statement{fmt.Sprintf("%s != @%s", k.text, set), append(k.exprs, &expr.Lookup{SourceRegister: keyRegister, SetName: set, Invert: true})}
 }
 
+// is matches a number.
+func is(k key, n uint32) statement {
+	return statement{fmt.Sprintf("%s == %d", k.text, n), append(k.exprs,
+		&expr.Cmp{Op: expr.CmpOpEq, Register: keyRegister, Data: binaryutil.NativeEndian.PutUint32(n)})}
+}
+
 // verdictOf goes where a map says; when it says nothing, the next rule follows.
 func verdictOf(k key, verdicts string) statement {
 	return statement{fmt.Sprintf("%s vmap @%s", k.text, verdicts),
