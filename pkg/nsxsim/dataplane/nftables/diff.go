@@ -11,6 +11,7 @@ import (
 // what refers to it, and goes after it. The kernel makes all steps at one moment.
 type tableChange struct {
 	table     *table
+	newIdle   []string
 	newSets   []*set
 	newChains []*chain
 	removed   []setElements // elements
@@ -19,6 +20,7 @@ type tableChange struct {
 	verdicts  []setElements // elements that lead to chains
 	oldChains []*chain
 	oldSets   []*set
+	oldIdle   []string
 }
 
 // setElements are elements of one set.
@@ -28,7 +30,7 @@ type setElements struct {
 }
 
 func (c tableChange) empty() bool {
-	return len(c.newSets)+len(c.newChains)+len(c.removed)+len(c.data)+len(c.rules)+len(c.verdicts)+len(c.oldChains)+len(c.oldSets) == 0
+	return len(c.newSets)+len(c.newChains)+len(c.removed)+len(c.data)+len(c.rules)+len(c.verdicts)+len(c.oldChains)+len(c.oldSets)+len(c.newIdle)+len(c.oldIdle) == 0
 }
 
 // diff tells what makes the second ruleset of the first one.
@@ -48,6 +50,16 @@ func diff(from, to ruleset) []tableChange {
 
 func (t *table) changesFrom(old *table) tableChange {
 	c := tableChange{table: t}
+	for _, name := range slices.Sorted(maps.Keys(t.idle)) { // the name tells what it is
+		if _, ok := old.idle[name]; !ok {
+			c.newIdle = append(c.newIdle, name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(old.idle)) {
+		if _, ok := t.idle[name]; !ok {
+			c.oldIdle = append(c.oldIdle, name)
+		}
+	}
 	for _, name := range slices.Sorted(maps.Keys(t.sets)) {
 		wanted, is := t.sets[name], old.sets[name]
 		if is == nil {

@@ -203,3 +203,31 @@ func TestIPv6(t *testing.T) {
 		})
 	}
 }
+
+// A connection without packets is forgotten after a time: a UDP flow may get another member then, and TCP is reset.
+func TestIdleTimeout(t *testing.T) {
+	w := newWorld(t)
+	p := newPlane(t, dataplane.Options{})
+	idle := func(d time.Duration) func(*dataplane.VirtualServer) {
+		return func(vs *dataplane.VirtualServer) { vs.IdleTimeout = d }
+	}
+	short := web(idle(time.Second))
+	shortUDP := web(udp, idle(time.Second), func(vs *dataplane.VirtualServer) { vs.ID = "udp" })
+	long := web(func(vs *dataplane.VirtualServer) { vs.ID, vs.Ports[0].Listen = "long", 81 })
+	apply(t, p, short, shortUDP, long)
+	tcp, flow, stays := w.dial(t, "tcp", clientA, vip+":80"), w.dial(t, "udp", clientA, vip+":80"), w.dial(t, "tcp", clientA, vip+":81")
+	first := flow.member()
+	tcp.member()
+	stays.member()
+	count := func(i int) uint64 { return p.Status().VirtualServers[i].Counters.CurrentConnections }
+	eventually(t, "those with a short time-out are gone", func() bool { return count(0) == 0 && count(1) == 0 })
+	if got := flow.member(); got == first {
+		t.Errorf("%s gets the flow again, want the next turn's", got)
+	}
+	if _, _, failure := tcp.ask(); failure != "reset" {
+		t.Errorf("the TCP connection: %q, want a reset", failure)
+	}
+	stays.member()
+	apply(t, p, web(idle(2*time.Second)), long) // time-outs come and go
+	w.dial(t, "tcp", clientA, vip+":80").member()
+}

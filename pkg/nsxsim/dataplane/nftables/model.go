@@ -94,7 +94,14 @@ func padded(n uint32) uint32 { return (n + 3) &^ 3 }
 type table struct {
 	family family
 	sets   map[string]*set
+	idle   map[string]idleTime
 	chains map[string]*chain
+}
+
+// idleTime is after how long without packets connection tracking forgets a connection.
+type idleTime struct {
+	protocol uint8
+	seconds  uint32
 }
 
 // set is a named set, or a map when it has data or verdicts.
@@ -151,7 +158,7 @@ func (r rule) String() string {
 }
 
 func newTable(f family) *table {
-	return &table{family: f, sets: map[string]*set{}, chains: map[string]*chain{}}
+	return &table{family: f, sets: map[string]*set{}, idle: map[string]idleTime{}, chains: map[string]*chain{}}
 }
 
 // set adds s, and returns it.
@@ -196,6 +203,14 @@ func (r ruleset) writeTo(w io.Writer) {
 
 func (t *table) writeTo(w io.Writer) {
 	fmt.Fprintf(w, "table %s %s {\n", t.family.name, tableName)
+	for _, name := range slices.Sorted(maps.Keys(t.idle)) {
+		i := t.idle[name]
+		states := "established"
+		if i.protocol == unix.IPPROTO_UDP {
+			states = "unreplied, replied"
+		}
+		fmt.Fprintf(w, "\tct timeout %s {\n\t\tprotocol %s\n\t\tpolicy = { %s : %d }\n\t}\n", name, protocolName(i.protocol), states, i.seconds)
+	}
 	for _, name := range slices.Sorted(maps.Keys(t.sets)) {
 		t.sets[name].writeTo(w)
 	}
@@ -262,7 +277,7 @@ func (c concatenation) text(bytes string) string {
 		b := []byte(bytes[:t.bytes])
 		switch t {
 		case protocolType:
-			parts = append(parts, map[byte]string{unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp"}[b[0]])
+			parts = append(parts, protocolName(b[0]))
 		case portType:
 			parts = append(parts, fmt.Sprint(binary.BigEndian.Uint16(b)))
 		case markType:
@@ -274,6 +289,10 @@ func (c concatenation) text(bytes string) string {
 		bytes = bytes[min(int(padded(t.bytes)), len(bytes)):]
 	}
 	return strings.Join(parts, " . ")
+}
+
+func protocolName(number uint8) string {
+	return map[uint8]string{unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp"}[number]
 }
 
 func (c *chain) writeTo(w io.Writer) {

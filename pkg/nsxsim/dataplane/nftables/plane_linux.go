@@ -305,23 +305,6 @@ func narrower(before, after map[service]kept) bool {
 	return false
 }
 
-func ownersOf(wanted []served) map[service]owner {
-	owners := map[service]owner{}
-	for _, vs := range wanted {
-		if vs.userSpace {
-			continue
-		}
-		o := owner{virtualServer: vs.ID}
-		if vs.Pool != nil {
-			o.pool = vs.Pool.ID
-		}
-		for _, port := range vs.Ports {
-			owners[serviceOf(vs.VirtualServer, port)] = o
-		}
-	}
-	return owners
-}
-
 // keep decides which connections live on, given the members of pools whose connections do.
 func (p *Plane) keep(d desired, pools map[string]map[uint32]bool) {
 	anywhere := map[uint32]bool{}

@@ -5,11 +5,13 @@ package nftables
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"fmt"
 	"hash/fnv"
 	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"go4.org/netipx"
 	"golang.org/x/sys/unix"
@@ -27,6 +29,7 @@ const (
 	userSpaceSet     = "user-space"         // services that sockets of this host serve
 	portsMap         = "ports"              // service -> port of members that have none of their own
 	sourceMap        = "source-addresses"   // service -> chain that changes the source; none: transparent
+	idleTimesMap     = "idle-times"         // service -> chain that delivers with another idle time than NSX's default
 	rememberedMap    = "remembered"         // service -> chain that remembers the client's member
 	targetsMap       = "members"            // mark -> address
 	portTargetsMap   = "members-with-ports" // mark -> address and port
@@ -41,7 +44,7 @@ const (
 	poolChain        = "pool-"              // chooses a member
 	serviceChain     = "service-"           // of a virtual server with limits, an access list or persistence
 	rememberChain    = "remember-"          // by a table of persistence
-	deliverChain     = "deliver"            // to the member that the mark names
+	deliverChain     = "deliver"            // to the member that the mark names; with an idle time: deliver-NAME
 	refuseChain      = "refuse"
 	denyChain        = "deny"
 	autoMapChain     = "automap"
@@ -58,6 +61,12 @@ const (
 const (
 	markMask = 0xff000000
 	markOurs = 0x4e000000
+)
+
+// What NSX's application profiles say without being asked.
+const (
+	defaultTCPIdleTime = 1800 * time.Second
+	defaultUDPIdleTime = 300 * time.Second
 )
 
 // hashSlots is how many parts of the hash's range a pool's members share.
@@ -135,6 +144,7 @@ func (t *table) frame(snat netip.Addr) {
 	t.set(set{name: userSpaceSet, key: service})
 	t.set(set{name: portsMap, key: service, data: concatenation{portType}})
 	t.set(set{name: sourceMap, key: service, verdicts: true})
+	t.set(set{name: idleTimesMap, key: service, verdicts: true})
 	t.set(set{name: rememberedMap, key: service, verdicts: true})
 	t.set(set{name: targetsMap, key: concatenation{markType}, data: concatenation{f.address}})
 	t.set(set{name: portTargetsMap, key: concatenation{markType}, data: concatenation{f.address, portType}})
@@ -152,10 +162,11 @@ func (t *table) frame(snat netip.Addr) {
 	}
 	t.chain(serveChain, &hook{"nat", "prerouting", unix.NF_INET_PRE_ROUTING, -100}, serve...)
 	t.chain(serveLocalChain, &hook{"nat", "output", unix.NF_INET_LOCAL_OUT, -100}, serve...)
-	t.chain(deliverChain, nil,
-		rule{f.translate(portTargetsMap, "")},
-		rule{f.translate(targetsMap, portsMap)},
-	)
+	t.chain(deliverChain, nil, append([]rule{
+		{verdictOf(f.service(), idleTimesMap)},
+		{tcp, setIdleTime(t.idleTime(unix.IPPROTO_TCP, defaultTCPIdleTime))},
+		{udp, setIdleTime(t.idleTime(unix.IPPROTO_UDP, defaultUDPIdleTime))},
+	}, f.deliver()...)...)
 	t.chain(refuseChain, nil,
 		rule{count(f.service(), refusedSet)},
 		rule{tcp, reset()},
@@ -187,6 +198,36 @@ func (t *table) frame(snat netip.Addr) {
 	)
 }
 
+// deliver gives the rules that send a connection to its member.
+func (f family) deliver() []rule {
+	return []rule{{f.translate(portTargetsMap, "")}, {f.translate(targetsMap, portsMap)}}
+}
+
+// idleTime adds a time-out, of a second at least, and gives its name.
+func (t *table) idleTime(protocol uint8, d time.Duration) string {
+	i := idleTime{protocol, uint32(max(d/time.Second, 1))}
+	name := fmt.Sprintf("%s-%ds", protocolName(protocol), i.seconds)
+	t.idle[name] = i
+	return name
+}
+
+// delivery gives the chain that delivers what a virtual server serves, if it is not the one for all.
+func (t *table) delivery(vs dataplane.VirtualServer) string {
+	usual := defaultTCPIdleTime
+	if vs.Protocol == dataplane.UDP {
+		usual = defaultUDPIdleTime
+	}
+	if vs.IdleTimeout == usual {
+		return ""
+	}
+	idle := t.idleTime(protocolNumber(vs.Protocol), vs.IdleTimeout)
+	name := deliverChain + "-" + idle
+	if t.chains[name] == nil {
+		t.chain(name, nil, append([]rule{{setIdleTime(idle)}}, t.family.deliver()...)...)
+	}
+	return name
+}
+
 // virtualServer adds a virtual server of layer 4, served by a pool.
 func (t *table) virtualServer(vs dataplane.VirtualServer, pool *dataplane.Pool) {
 	serve := refuseChain
@@ -198,6 +239,7 @@ func (t *table) virtualServer(vs dataplane.VirtualServer, pool *dataplane.Pool) 
 		t.chain(serves, nil, append(rules, rule{goTo(serve)})...)
 		serve = serves
 	}
+	delivery := t.delivery(vs)
 	for _, p := range vs.Ports {
 		service := serviceOf(vs, p).bytes()
 		t.sets[servicesMap].elements[service] = element{goTo: serve}
@@ -205,6 +247,9 @@ func (t *table) virtualServer(vs dataplane.VirtualServer, pool *dataplane.Pool) 
 			continue
 		}
 		t.sets[portsMap].elements[service] = element{data: portBytes(p.Member)}
+		if delivery != "" {
+			t.sets[idleTimesMap].elements[service] = element{goTo: delivery}
+		}
 		if pool.SNAT != dataplane.Transparent {
 			t.sets[sourceMap].elements[service] = element{goTo: t.source(pool)}
 		}

@@ -53,7 +53,7 @@ func TestRuleset(t *testing.T) {
 	d := rendering(t, newMarks(), map[string]bool{"10.0.0.5": true},
 		dataplane.VirtualServer{
 			ID: "plain", Address: addr("192.0.2.1"), Protocol: dataplane.TCP, Pool: cluster,
-			Ports: []dataplane.PortMap{{Listen: 80, Member: 30080}, {Listen: 443, Member: 30443}},
+			Ports: []dataplane.PortMap{{Listen: 80, Member: 30080}, {Listen: 443, Member: 30443}}, IdleTimeout: time.Minute,
 		},
 		dataplane.VirtualServer{
 			ID: "special", Address: addr("192.0.2.2"), Protocol: dataplane.UDP, Pool: cluster, Ports: []dataplane.PortMap{{Listen: 53}},

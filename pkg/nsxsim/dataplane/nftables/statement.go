@@ -20,6 +20,12 @@ const (
 	dataRegister = unix.NFT_REG32_08
 )
 
+// What x/sys/unix does not have of nftables.
+const (
+	opDelete        = 2 // NFT_DYNSET_OP_DELETE
+	objectCtTimeout = 7 // NFT_OBJECT_CT_TIMEOUT
+)
+
 // key is something loaded into registers, from keyRegister on unless said otherwise.
 type key struct {
 	text  string
@@ -177,10 +183,14 @@ func remember(k key, marks string, timeout time.Duration) statement {
 
 // forget removes what remember put.
 func forget(k key, marks string) statement {
-	const opDelete = 2 // NFT_DYNSET_OP_DELETE
 	return statement{fmt.Sprintf("delete @%s { %s : ct mark }", marks, k.text), append(k.exprs,
 		&expr.Ct{Key: expr.CtKeyMARK, Register: dataRegister},
 		&expr.Dynset{SrcRegKey: keyRegister, SrcRegData: dataRegister, SetName: marks, Operation: opDelete})}
+}
+
+// setIdleTime gives the connection a time-out.
+func setIdleTime(name string) statement {
+	return statement{"ct timeout set " + name, []expr.Any{&expr.Objref{Type: objectCtTimeout, Name: name}}}
 }
 
 // Limits, which match what is over them.

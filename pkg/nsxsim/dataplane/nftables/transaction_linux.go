@@ -60,6 +60,9 @@ func (t *transaction) noTable(f family) {
 // change makes a change.
 func (t *transaction) change(c tableChange) {
 	f := c.table.family
+	for _, name := range c.newIdle {
+		t.idleTime(f, name, c.table.idle[name])
+	}
 	for _, s := range c.newSets {
 		t.set(f, s)
 	}
@@ -93,6 +96,47 @@ func (t *transaction) change(c tableChange) {
 			ae.String(unix.NFTA_SET_NAME, s.name)
 		})
 	}
+	for _, name := range c.oldIdle {
+		t.noIdleTime(f, name)
+	}
+}
+
+// Attributes of time-outs that x/sys/unix does not have.
+const (
+	ctTimeoutProtocol  = 2
+	ctTimeoutData      = 3
+	timeoutEstablished = 3
+	timeoutUnreplied   = 1
+	timeoutReplied     = 2
+)
+
+func (t *transaction) idleTime(f family, name string, i idleTime) {
+	t.add(unix.NFT_MSG_NEWOBJ, netlink.Create, f.number, "ct timeout "+name, func(ae *netlink.AttributeEncoder) {
+		ae.String(unix.NFTA_OBJ_TABLE, tableName)
+		ae.String(unix.NFTA_OBJ_NAME, name)
+		ae.Uint32(unix.NFTA_OBJ_TYPE, objectCtTimeout)
+		ae.Nested(unix.NFTA_OBJ_DATA, func(ae *netlink.AttributeEncoder) error {
+			ae.Uint8(ctTimeoutProtocol, i.protocol)
+			ae.Nested(ctTimeoutData, func(ae *netlink.AttributeEncoder) error {
+				if i.protocol == unix.IPPROTO_TCP {
+					ae.Uint32(timeoutEstablished, i.seconds)
+				} else {
+					ae.Uint32(timeoutUnreplied, i.seconds)
+					ae.Uint32(timeoutReplied, i.seconds)
+				}
+				return nil
+			})
+			return nil
+		})
+	})
+}
+
+func (t *transaction) noIdleTime(f family, name string) {
+	t.add(unix.NFT_MSG_DELOBJ, 0, f.number, "ct timeout to delete "+name, func(ae *netlink.AttributeEncoder) {
+		ae.String(unix.NFTA_OBJ_TABLE, tableName)
+		ae.String(unix.NFTA_OBJ_NAME, name)
+		ae.Uint32(unix.NFTA_OBJ_TYPE, objectCtTimeout)
+	})
 }
 
 func (t *transaction) set(f family, s *set) {
