@@ -1,16 +1,24 @@
 #!/usr/bin/env bash
-# Writes the flags of nsxsim into docs/reference/nsxsim.md, between the two comments there; with a file name, writes the page
-# to that file instead.
+# Writes the flags and the endpoints of nsxsim into docs/reference/nsxsim.md, between the comments there; with a file name, writes
+# the page to that file instead.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 page=docs/reference/nsxsim.md
-new=$(mktemp)
-trap 'rm -f "$new"' EXIT
-go run ./cmd/nsxsim --help | sed '1,/^Flags:$/d' | awk '
-	FNR == NR { flags = flags $0 "\n"; next }
-	/^<!-- end of flags/ { inside = 0 }
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+go build -o "$work/nsxsim" ./cmd/nsxsim
+"$work/nsxsim" --help | sed '1,/^Flags:$/d' >"$work/flags"
+"$work/nsxsim" --endpoints >"$work/endpoints"
+awk -v work="$work" '
+	/^<!-- end of / { inside = 0 }
 	!inside { print }
-	/^<!-- flags/ { inside = 1; printf "```\n%s```\n", flags }
-' - "$page" >"$new"
-cat "$new" >"${1:-$page}"
+	/^<!-- (flags|endpoints):/ {
+		inside = 1
+		file = work "/" substr($2, 1, length($2) - 1)
+		print "```"
+		while ((getline line <file) > 0) print line
+		print "```"
+	}
+' "$page" >"$work/page"
+cat "$work/page" >"${1:-$page}"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Fails if docs/reference/nsxsim.md does not have the flags of nsxsim.
+# Fails if docs/reference/nsxsim.md does not have the flags and endpoints of nsxsim.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/netip"
 	"os"
 	"reflect"
 	"strings"
+	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -43,6 +45,7 @@ type flags struct {
 	dataPlane, snatAddress                 string
 	allowLoopback                          bool
 	defects                                []string
+	endpoints                              bool
 }
 
 func newCommand() *cobra.Command {
@@ -50,8 +53,8 @@ func newCommand() *cobra.Command {
 	command := &cobra.Command{
 		Use:   "nsxsim",
 		Short: "A simulated NSX-T manager",
-		Long: `nsxsim simulates an NSX-T manager: the Manager API (/api/v1) as load balancer controllers use it, what vcsim
-is for vCenter. It starts as a fresh NSX: an edge cluster, a tier-0 router and the system's own profiles and monitors;
+		Long: `nsxsim simulates an NSX-T manager: the Manager API (/api/v1) and the Policy API (/policy/api/v1) as load balancer
+controllers use them, what vcsim is for vCenter. It starts as a fresh NSX: an edge cluster, a tier-0 router and the system's own profiles and monitors;
 an inventory adds to that. When it is ready it prints one line:
 
   nsxsim is ready: url=https://127.0.0.1:41367 ca=/tmp/nsxsim-1234/ca.crt username=admin
@@ -81,6 +84,9 @@ restores a snapshot; POST state, which adds an inventory.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(c *cobra.Command, _ []string) error {
+			if f.endpoints {
+				return listEndpoints(c.OutOrStdout(), f.nsxVersion)
+			}
 			return run(c.Context(), f, c.OutOrStdout(), c.ErrOrStderr())
 		},
 	}
@@ -112,8 +118,23 @@ restores a snapshot; POST state, which adds an inventory.`,
 	fs.BoolVar(&f.allowLoopback, "allow-loopback-members", false, "let member groups have loopback addresses, which NSX drops")
 	fs.Uint64Var(&f.seed, "seed", 0, "seed of the probabilities of fault rules")
 	fs.BoolVar(&f.noAdmin, "no-admin", false, "do not serve /_nsxsim/")
+	fs.BoolVar(&f.endpoints, "endpoints", false, "list what is served, and end")
 	fs.BoolVarP(&f.verbose, "verbose", "v", false, "log each request on stderr")
 	return command
+}
+
+// listEndpoints writes a table of what a release's simulator serves.
+func listEndpoints(w io.Writer, version string) error {
+	sim, err := nsxsim.New(nsxsim.Options{Version: version})
+	if err != nil {
+		return fmt.Errorf("--nsx-version: %w", err)
+	}
+	defer sim.Close()
+	table := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	for _, e := range sim.Endpoints() {
+		fmt.Fprintf(table, "%s\t%s\n", e.Path, strings.Join(e.Does, ", "))
+	}
+	return table.Flush()
 }
 
 // booleanQuirks gives the names of the quirks that are on or off.
