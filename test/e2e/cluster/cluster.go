@@ -49,8 +49,8 @@ type Cluster struct {
 }
 
 // Start starts a cluster and waits until its Nodes are Ready and initialized by the controller, whose Deployment is
-// available. The context bounds the start; the cluster runs until Close. When the start fails, the logs are collected and
-// the error names the place.
+// available. The context bounds the start; the cluster runs until Close. When the start fails, nothing of it is left but its
+// logs, and the error names their place; when it is cancelled, not even these.
 func Start(ctx context.Context, o Options) (*Cluster, error) {
 	o, err := o.withDefaults()
 	if err != nil {
@@ -69,16 +69,23 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 	c.Dir = c.claim.dir
 	c.Topology = Topology{Number: c.claim.number, Nodes: o.Nodes}
 	if err := c.start(ctx); err != nil {
-		// Also when the context has ended.
-		ending := context.WithoutCancel(ctx)
-		logs := o.LogDir
-		if logs == "" {
-			logs = filepath.Join(os.TempDir(), "nsxt-e2e-logs-"+time.Now().Format("20060102-150405"))
+		err = fmt.Errorf("cluster: %w", err)
+		ending := context.WithoutCancel(ctx) // it may have ended
+		if !errors.Is(ctx.Err(), context.Canceled) {
+			err = errors.Join(err, c.collectStart(ending))
 		}
-		err = fmt.Errorf("cluster: %w; its logs are in %s", err, logs)
-		return nil, errors.Join(err, c.CollectLogs(ending, logs), c.Close(ending))
+		return nil, errors.Join(err, c.Close(ending))
 	}
 	return c, nil
+}
+
+// collectStart collects the logs of a start that failed, and returns an error that names the place.
+func (c *Cluster) collectStart(ctx context.Context) error {
+	dir := c.options.LogDir
+	if dir == "" {
+		dir = filepath.Join(os.TempDir(), "nsxt-e2e-logs-"+time.Now().Format("20060102-150405"))
+	}
+	return errors.Join(fmt.Errorf("its logs are in %s", dir), c.CollectLogs(ctx, dir))
 }
 
 func (c *Cluster) start(ctx context.Context) error {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -19,6 +20,9 @@ import (
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/e2e/cluster"
 )
 
+// name of the program, in messages.
+const name = "e2e-cluster"
+
 // startWithin bounds the start of a cluster.
 const startWithin = 5 * time.Minute
 
@@ -26,14 +30,14 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	root := &cobra.Command{
-		Use:           "e2e-cluster",
+		Use:           name,
 		Short:         "A cluster of real Kubernetes nodes in network namespaces",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
 	root.AddCommand(newUpCommand(), newRunCommand(), newDownCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "e2e-cluster:", err)
+		fmt.Fprintln(os.Stderr, name+":", err)
 		os.Exit(1)
 	}
 }
@@ -94,7 +98,7 @@ func watch(ctx context.Context, c *cluster.Cluster) error {
 }
 
 // theEnd is the last line that a starting cluster prints.
-const theEnd = "e2e-cluster down ends it."
+const theEnd = name + " down ends it."
 
 func introduce(out io.Writer, c *cluster.Cluster) {
 	t := c.Topology
@@ -177,6 +181,10 @@ func up(ctx context.Context, out io.Writer, args []string) error {
 		return background.Process.Release()
 	}
 	err = background.Wait()
-	text, _ := io.ReadAll(io.NewSectionReader(failure, 0, 1<<20))
-	return fmt.Errorf("%w\n%s", errors.Join(err, context.Cause(ctx)), text)
+	// It has said why, under the same name.
+	text, readErr := io.ReadAll(io.NewSectionReader(failure, 0, 1<<20))
+	if why := strings.TrimPrefix(strings.TrimSpace(string(text)), name+": "); why != "" {
+		return errors.New(why)
+	}
+	return errors.Join(err, readErr, context.Cause(ctx))
 }
