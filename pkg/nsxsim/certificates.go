@@ -9,11 +9,14 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim/dataplane"
 )
 
 // Certificates that virtual servers and monitors refer to: imported as PEM, shown
 // with their details, never changed. A private key is checked against its
-// certificate and thrown away.
+// certificate and kept apart from the document, where
+// nobody sees it but the data plane.
 
 func parseCertificates(text string) ([]*x509.Certificate, error) {
 	var certs []*x509.Certificate
@@ -65,6 +68,7 @@ func checkCertificate(c *change) *Error {
 		if _, err := tls.X509KeyPair([]byte(text), []byte(key)); err != nil {
 			return invalid("private_key must be PEM and the certificate's")
 		}
+		c.certificateKeys[c.id] = dataplane.Secret(key)
 	}
 	delete(c.doc, "private_key")
 	delete(c.doc, "passphrase")

@@ -238,10 +238,10 @@ func manager() []*kind {
 			},
 			filters: map[string]func(document, string) bool{"type": ofType("Lb", "PersistenceProfile")},
 		},
-		{name: KindRule, path: "loadbalancer/rules", types: []string{"LbRule"}, removed: removedLB, fields: ruleFields, check: checkRule},
-		{name: KindClientSSLProfile, path: "loadbalancer/client-ssl-profiles", types: []string{"LbClientSslProfile"}, removed: removedLB,
+		{name: KindRule, path: "loadbalancer/rules", types: []string{"LbRule"}, removed: removedLB, traffic: true, fields: ruleFields, check: checkRule},
+		{name: KindClientSSLProfile, path: "loadbalancer/client-ssl-profiles", types: []string{"LbClientSslProfile"}, removed: removedLB, traffic: true,
 			fields: clientSSLFields, check: checkSSLProfile},
-		{name: KindServerSSLProfile, path: "loadbalancer/server-ssl-profiles", types: []string{"LbServerSslProfile"}, removed: removedLB,
+		{name: KindServerSSLProfile, path: "loadbalancer/server-ssl-profiles", types: []string{"LbServerSslProfile"}, removed: removedLB, traffic: true,
 			fields: sslFields, check: checkSSLProfile},
 		{name: KindTCPProfile, path: "loadbalancer/tcp-profiles", types: []string{"LbTcpProfile"}, removed: removedLB, fields: tcpProfileFields},
 		{

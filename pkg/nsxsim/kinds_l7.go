@@ -16,8 +16,12 @@ var ruleFields = []field{
 			"LbHttpRejectAction", "LbHttpRedirectAction", "LbConnectionDropAction", "LbVariableAssignmentAction",
 			"LbVariablePersistenceOnAction", "LbVariablePersistenceLearnAction", "LbJwtAuthAction", "LbSslModeSelectionAction"}},
 		{name: "pool_id", shape: stringShape, ref: []Kind{KindPool}},
+		{name: "persistence_profile_id", shape: stringShape, ref: []Kind{KindPersistenceProfile}},
 	}},
-	{name: "match_conditions", shape: listShape, max: 60, fields: []field{{name: "type", shape: stringShape, required: true}}},
+	{name: "match_conditions", shape: listShape, max: 60, fields: []field{
+		{name: "type", shape: stringShape, required: true},
+		{name: "group_id", shape: stringShape, ref: []Kind{KindNSGroup}},
+	}},
 	{name: "match_strategy", shape: stringShape, required: true, oneOf: []string{"ALL", "ANY"}},
 	{name: "phase", shape: stringShape, required: true, oneOf: []string{
 		"HTTP_REQUEST_REWRITE", "HTTP_FORWARDING", "HTTP_RESPONSE_REWRITE", "HTTP_ACCESS", "TRANSPORT"}},

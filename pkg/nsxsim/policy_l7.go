@@ -117,9 +117,19 @@ func policyRuleFields() []field {
 					}
 				case "pool_id": // a path, whatever it is called
 					actions[j].ref = []Kind{KindPolicyPool}
+				case "persistence_profile_id":
+					actions[j].name, actions[j].ref = "persistence_profile_path", []Kind{KindPolicyPersistence}
 				}
 			}
 			fields[i].fields = actions
+		case "match_conditions":
+			conditions := slices.Clone(f.fields)
+			for j, c := range conditions {
+				if c.name == "group_id" {
+					conditions[j].name, conditions[j].ref = "group_path", []Kind{KindPolicyGroup}
+				}
+			}
+			fields[i].fields = conditions
 		case "match_strategy":
 			fields[i].required, fields[i].def = false, `"ANY"`
 		case "phase":
@@ -182,8 +192,15 @@ func (s *Sim) makeRules(o *object, rec *realization) (ids []string, left []objec
 			if path := a.str("pool_id"); path != "" {
 				a.set("pool_id", s.uidAt(KindPolicyPool, path))
 			}
+			s.toID(a, "persistence_profile_path", KindPolicyPersistence, "persistence_profile_id")
 		}
 		doc.set("actions", actions)
+		if conditions := doc.objects("match_conditions"); conditions != nil {
+			for _, c := range conditions {
+				s.toID(c, "group_path", KindPolicyGroup, "group_id")
+			}
+			doc.set("match_conditions", conditions)
+		}
 		doc["tags"] = tags
 		id := uuid.NewSHA1(uuid.NameSpaceURL, fmt.Appendf(nil, "%s/rules/%d", rec.uid, i)).String()
 		if err := s.make(rec, o.id, KindRule, id, doc); err != nil {

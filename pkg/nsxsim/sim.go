@@ -8,6 +8,8 @@ import (
 
 	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
+
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim/dataplane"
 )
 
 // Sim is a simulated NSX manager. It is an http.Handler, and safe for concurrent
@@ -39,7 +41,9 @@ type Sim struct {
 	store   *store
 	index   *searchIndex
 	ipPools map[string]*ipPool
-	health  map[netip.Addr]bool // see SetMemberHealth
+	// certificateKeys are the private keys of certificates, by id.
+	certificateKeys map[string]dataplane.Secret
+	health          map[netip.Addr]bool // see SetMemberHealth
 
 	edgeClusterID, tier0ID string
 }
@@ -69,6 +73,7 @@ func New(o Options) (*Sim, error) {
 		store:               newStore(),
 		index:               newSearchIndex(o.SearchDelay),
 		ipPools:             map[string]*ipPool{},
+		certificateKeys:     map[string]dataplane.Secret{},
 		health:              map[netip.Addr]bool{},
 	}
 	s.done = make(chan struct{})

@@ -208,19 +208,22 @@ func (s *Sim) virtualServerState(vs *object, service document, rep *report) data
 		return dataplane.StateUnknown
 	}
 	live, known := rep.servers[vs.id]
-	for _, l := range live.Listeners {
-		if l.Error != "" {
-			return live.State
-		}
-	}
 	pool := s.store.get(KindPool, vs.doc.str("pool_id"))
 	switch {
 	case s.plane != nil && !known:
 		return dataplane.StateUnknown // the data plane has yet to hear of it
-	case pool == nil:
-		return dataplane.StateDown
+	case live.State == dataplane.StateDown:
+		return dataplane.StateDown // its pool is, or it cannot be served
+	case pool != nil:
+		return s.poolReport(pool, rep).state
+	case s.isLayer7(vs):
+		return dataplane.StateUp // as rules may name pools
 	}
-	return s.poolReport(pool, rep).state
+	return dataplane.StateDown
+}
+
+func (s *Sim) isLayer7(vs *object) bool {
+	return s.store.get(KindApplicationProfile, vs.doc.str("application_profile_id")).doc.str("resource_type") == "LbHttpProfile"
 }
 
 // The documents of the status endpoints.

@@ -68,22 +68,8 @@ func (s *traffic) virtualServer(vs *object) dataplane.VirtualServer {
 		MaxConnections:    count(doc, "max_concurrent_connections"),
 		MaxConnectionRate: count(doc, "max_new_connection_rate"),
 		IdleTimeout:       seconds(s.store.get(KindApplicationProfile, doc.str("application_profile_id")).doc, "idle_timeout"),
-		HTTP:              s.httpOf(doc),
+		HTTP:              s.httpOf(vs),
 		Disabled:          !doc.boolean("enabled"),
-	}
-}
-
-// httpOf tells what a layer 7 virtual server does with requests. One that ends
-// TLS passes bytes on as they are: the simulator keeps no private keys.
-func (s *Sim) httpOf(vs document) *dataplane.HTTP {
-	profile := s.store.get(KindApplicationProfile, vs.str("application_profile_id")).doc
-	if profile.str("resource_type") != "LbHttpProfile" || vs.has("client_ssl_profile_binding") {
-		return nil
-	}
-	return &dataplane.HTTP{
-		XForwardedFor:   dataplane.XForwardedFor(profile.str("x_forwarded_for")),
-		RedirectToHTTPS: profile.boolean("http_redirect_to_https"),
-		RedirectTo:      profile.str("http_redirect_to"),
 	}
 }
 
@@ -126,7 +112,7 @@ func (s *traffic) pool(id string) *dataplane.Pool {
 		}
 	}
 	for _, id := range o.doc.strs("active_monitor_ids") {
-		p.Monitors = append(p.Monitors, monitorOf(s.store.get(KindMonitor, id)))
+		p.Monitors = append(p.Monitors, s.monitor(s.store.get(KindMonitor, id)))
 	}
 	if passive := s.store.get(KindMonitor, o.doc.str("passive_monitor_id")); passive != nil {
 		p.Passive = &dataplane.Passive{MaxFails: count(passive.doc, "max_fails"), Timeout: seconds(passive.doc, "timeout")}
@@ -135,7 +121,7 @@ func (s *traffic) pool(id string) *dataplane.Pool {
 	return p
 }
 
-func monitorOf(o *object) dataplane.Monitor {
+func (s *traffic) monitor(o *object) dataplane.Monitor {
 	doc := o.doc
 	m := dataplane.Monitor{
 		ID:           o.id,
@@ -153,6 +139,9 @@ func monitorOf(o *object) dataplane.Monitor {
 		Send:         doc.str("send"),
 		Receive:      doc.str("receive"),
 		DataLength:   count(doc, "data_length"),
+	}
+	if m.Type == dataplane.MonitorHTTPS {
+		m.TLS = s.serverTLS(doc)
 	}
 	doc.get("response_status_codes", &m.StatusCodes)
 	for _, h := range doc.objects("request_headers") {

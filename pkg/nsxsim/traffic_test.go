@@ -151,10 +151,10 @@ objects:
 	if len(servers) != 2 {
 		t.Fatalf("%d virtual servers, want 2", len(servers))
 	}
-	if diff := cmp.Diff(&dataplane.HTTP{XForwardedFor: dataplane.ForwardedForInsert}, servers[0].HTTP); diff != "" {
+	if diff := cmp.Diff(&dataplane.HTTP{XForwardedFor: dataplane.ForwardedForInsert, RequestHeaderSize: 1024, ResponseTimeout: time.Minute}, servers[0].HTTP); diff != "" {
 		t.Errorf("web (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(&dataplane.HTTP{RedirectToHTTPS: true}, servers[1].HTTP); diff != "" {
+	if diff := cmp.Diff(&dataplane.HTTP{RedirectToHTTPS: true, RequestHeaderSize: 1024, ResponseTimeout: time.Minute}, servers[1].HTTP); diff != "" {
 		t.Errorf("redirect (-want +got):\n%s", diff)
 	}
 	if diff := cmp.Diff(&dataplane.Passive{MaxFails: 2, Timeout: 7 * time.Second}, servers[0].Pool.Passive); diff != "" {

@@ -52,23 +52,6 @@ type VirtualServer struct {
 	Offloaded bool
 }
 
-// HTTP is what a layer 7 virtual server does with requests, as LbHttpProfile has it. All requests of a connection
-// are served by one member.
-type HTTP struct {
-	XForwardedFor   XForwardedFor
-	RedirectToHTTPS bool   // every request is redirected to the same URL with https
-	RedirectTo      string // every request is redirected to this URL
-}
-
-// XForwardedFor is what becomes of the header of that name.
-type XForwardedFor string
-
-// What may become of it; when empty it is passed on as it is.
-const (
-	ForwardedForInsert  XForwardedFor = "INSERT"  // the client's address is appended
-	ForwardedForReplace XForwardedFor = "REPLACE" // the client's address takes the place of what was there
-)
-
 // PortMap is a port of a virtual server and the port of the members that serves it (the position-wise pair of
 // LbVirtualServer.ports and default_pool_member_ports).
 type PortMap struct {

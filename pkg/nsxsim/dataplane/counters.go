@@ -4,7 +4,7 @@ import "sync/atomic"
 
 // counters are the live Counters of one object.
 type counters struct {
-	current, peak, total, refused, in, out, requests atomic.Int64
+	current, peak, total, refused, keptOut, dropped, in, out, requests atomic.Int64
 }
 
 // begin counts a connection that begins.
@@ -27,5 +27,7 @@ func (c *counters) snapshot() Counters {
 		BytesIn:            uint64(c.in.Load()),
 		BytesOut:           uint64(c.out.Load()),
 		HTTPRequests:       uint64(c.requests.Load()),
+		DroppedByAccess:    uint64(c.keptOut.Load()),
+		DroppedByRules:     uint64(c.dropped.Load()),
 	}
 }

@@ -27,6 +27,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // patience is how long a test waits for what must happen.
 const patience = 10 * time.Second
 
+// discard keeps net/http from writing to stderr what clients do wrong on purpose.
+var discard = log.New(io.Discard, "", 0)
+
 // network is a block of loopback addresses, chosen at random so that tests do not meet.
 type network struct {
 	a, b  byte

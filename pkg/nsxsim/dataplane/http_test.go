@@ -104,24 +104,32 @@ func TestForwardedForAtLayer7(t *testing.T) {
 	}
 }
 
-func TestLayer7CountsRequests(t *testing.T) {
-	s, client := httpScene(t, dataplane.HTTP{})
-	for _, path := range []string{"/1", "/2", "/3"} {
-		fetch(t, client, "GET", s.url(path), "", http.Header{})
-	}
-	st := s.plane.Status()
-	for what, c := range map[string]dataplane.Counters{"virtual server": st.VirtualServers[0].Counters, "pool": st.Pools[0].Counters, "member": st.Pools[0].Members[0].Counters} {
-		if c.HTTPRequests != 3 || c.TotalConnections != 1 || c.BytesIn == 0 || c.BytesOut == 0 {
-			t.Errorf("%s: %+v, want 3 requests on 1 connection", what, c)
+// Each request goes over a connection of its own to a member, unless the profile keeps that.
+func TestLayer7Counts(t *testing.T) {
+	for keep, connections := range map[bool]uint64{false: 3, true: 1} {
+		s, client := httpScene(t, dataplane.HTTP{ServerKeepAlive: keep})
+		for _, path := range []string{"/1", "/2", "/3"} {
+			fetch(t, client, "GET", s.url(path), "", http.Header{})
 		}
-	}
-	client.CloseIdleConnections()
-	eventually(t, func() error {
-		if n := s.plane.Status().VirtualServers[0].Counters.CurrentConnections; n != 0 {
-			return fmt.Errorf("%d connections after the client went", n)
+		st := s.plane.Status()
+		for what, c := range map[string]dataplane.Counters{"virtual server": st.VirtualServers[0].Counters, "pool": st.Pools[0].Counters, "member": st.Pools[0].Members[0].Counters} {
+			want := connections
+			if what == "virtual server" {
+				want = 1
+			}
+			if c.HTTPRequests != 3 || c.TotalConnections != want || c.BytesIn == 0 || c.BytesOut == 0 {
+				t.Errorf("kept alive %t: %s: %+v, want 3 requests on %d connections", keep, what, c, want)
+			}
 		}
-		return nil
-	})
+		client.CloseIdleConnections()
+		eventually(t, func() error {
+			st := s.plane.Status()
+			if st.VirtualServers[0].Counters.CurrentConnections != 0 || st.Pools[0].Counters.CurrentConnections != 0 {
+				return fmt.Errorf("connections after the client went: %+v", st)
+			}
+			return nil
+		})
+	}
 }
 
 func TestLayer7Redirects(t *testing.T) {

@@ -76,15 +76,13 @@ func (s *session) serve(client *net.TCPConn) {
 	if !s.own(client) {
 		return
 	}
+	if with := s.listener.vs.serving(); with != nil {
+		s.serveHTTP(client, with)
+		return
+	}
 	server := s.connect()
 	if server == nil {
 		s.listener.vs.counters.refused.Add(1)
-	}
-	switch {
-	case s.http != nil:
-		s.serveHTTP(client, server)
-		return
-	case server == nil:
 		s.abort()
 		return
 	}

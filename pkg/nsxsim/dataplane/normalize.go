@@ -17,7 +17,8 @@ var ErrInvalid = errors.New("invalid")
 // desired is a virtual server of a Config: a copy of our own with the defaults filled in, or why it cannot be served.
 type desired struct {
 	VirtualServer
-	fault error
+	layer7 *layer7 // nil: layer 4, or at fault
+	fault  error
 }
 
 // Valid returns a copy with the defaults filled in and without the virtual servers that cannot be served as configured.
@@ -49,8 +50,12 @@ func normalize(cfg Config) ([]desired, error) {
 		}
 		seen[vs.ID] = true
 		d := desired{VirtualServer: vs.withDefaults()}
-		var faults [3]error
+		var faults [5]error
 		faults[0] = d.VirtualServer.check()
+		if d.HTTP != nil {
+			faults[3] = pools.shareOfRules(d.HTTP.Rules)
+			d.layer7, faults[4] = d.HTTP.ready()
+		}
 		d.Pool, faults[1] = pools.share(vs.Pool)
 		d.SorryPool, faults[2] = pools.share(vs.SorryPool)
 		d.fault = cmp.Or(faults[:]...)
@@ -86,6 +91,24 @@ func (s *sharedPools) share(given *Pool) (*Pool, error) {
 	return pool, fault
 }
 
+// shareOfRules does so for the pools that rules select.
+func (s *sharedPools) shareOfRules(rules []Rule) error {
+	for i := range rules {
+		rules[i].Actions = slices.Clone(rules[i].Actions)
+		for j := range rules[i].Actions {
+			a := &rules[i].Actions[j]
+			pool, err := s.share(a.Pool)
+			if err != nil {
+				return fmt.Errorf("rule %s: %w", rules[i].Name, err)
+			}
+			if a.Pool = pool; a.Persistence != nil {
+				a.Persistence = a.Persistence.withDefaults()
+			}
+		}
+	}
+	return nil
+}
+
 func (s *sharedPools) add(p Pool) (*Pool, error) {
 	if err := p.check(); err != nil {
 		return nil, fmt.Errorf("pool %s: %w", p.ID, err)
@@ -109,11 +132,10 @@ func (vs VirtualServer) withDefaults() VirtualServer {
 		vs.Ports[i].Member = cmp.Or(vs.Ports[i].Member, vs.Ports[i].Listen)
 	}
 	if vs.Persistence != nil {
-		vs.Persistence = new(*vs.Persistence)
-		vs.Persistence.Timeout = cmp.Or(vs.Persistence.Timeout, 300*time.Second)
+		vs.Persistence = vs.Persistence.withDefaults()
 	}
 	if vs.HTTP != nil {
-		vs.HTTP = new(*vs.HTTP)
+		vs.HTTP = vs.HTTP.withDefaults()
 	}
 	if vs.Access != nil {
 		vs.Access = &Access{Action: vs.Access.Action, Prefixes: slices.Clone(vs.Access.Prefixes)}
@@ -123,6 +145,11 @@ func (vs VirtualServer) withDefaults() VirtualServer {
 	}
 	vs.IdleTimeout = cmp.Or(vs.IdleTimeout, 300*time.Second)
 	return vs
+}
+
+func (p Persistence) withDefaults() *Persistence {
+	p.Timeout = cmp.Or(p.Timeout, 300*time.Second)
+	return &p
 }
 
 func (p Pool) withDefaults() Pool {
@@ -165,8 +192,6 @@ func (vs *VirtualServer) check() error {
 		return fmt.Errorf("protocol %q: %w", vs.Protocol, ErrInvalid)
 	case vs.HTTP != nil && vs.Protocol != TCP:
 		return fmt.Errorf("HTTP over %s: %w", vs.Protocol, ErrInvalid)
-	case vs.HTTP != nil && !slices.Contains([]XForwardedFor{"", ForwardedForInsert, ForwardedForReplace}, vs.HTTP.XForwardedFor):
-		return fmt.Errorf("X-Forwarded-For %q: %w", vs.HTTP.XForwardedFor, ErrInvalid)
 	case len(vs.Ports) == 0:
 		return fmt.Errorf("no ports: %w", ErrInvalid)
 	case vs.MaxConnections < 0 || vs.MaxConnectionRate < 0 || vs.IdleTimeout < 0:
@@ -242,7 +267,31 @@ func (p *Pool) check() error {
 
 // pools are all that the virtual server uses, each once or more.
 func (vs *VirtualServer) pools() []*Pool {
-	return slices.DeleteFunc([]*Pool{vs.Pool, vs.SorryPool}, func(p *Pool) bool { return p == nil })
+	all := []*Pool{vs.Pool, vs.SorryPool}
+	for _, a := range vs.actions() {
+		all = append(all, a.Pool)
+	}
+	return slices.DeleteFunc(all, func(p *Pool) bool { return p == nil })
+}
+
+// tables are all that the virtual server ties clients by.
+func (vs *VirtualServer) tables() []*Persistence {
+	all := []*Persistence{vs.Persistence}
+	for _, a := range vs.actions() {
+		all = append(all, a.Persistence)
+	}
+	return slices.DeleteFunc(all, func(p *Persistence) bool { return p == nil })
+}
+
+func (vs *VirtualServer) actions() []Action {
+	if vs.HTTP == nil {
+		return nil
+	}
+	var all []Action
+	for _, r := range vs.HTTP.Rules {
+		all = append(all, r.Actions...)
+	}
+	return all
 }
 
 // memberPort of a listening port: the pair's other half.

@@ -52,6 +52,7 @@ type Plane struct {
 	clock     clock.WithTicker
 	segments  sync.Pool // *[]byte for TCP
 	datagrams sync.Pool // *[]byte of maxDatagram
+	garbler   garbler   // of cookies
 
 	ctx     context.Context // ends with Close, and with it all that runs
 	cancel  context.CancelFunc
@@ -75,7 +76,7 @@ func New(opts Options) *Plane {
 		opts.Clock = clock.RealClock{}
 	}
 	p := &Plane{
-		opts: opts, clock: opts.Clock,
+		opts: opts, clock: opts.Clock, garbler: newGarbler(),
 		segments:  sync.Pool{New: func() any { return new(make([]byte, 32<<10)) }},
 		datagrams: sync.Pool{New: func() any { return new(make([]byte, maxDatagram)) }},
 	}
@@ -171,12 +172,16 @@ func (p *Plane) share(all []desired) {
 	before := p.shared
 	p.shared = map[string]*stickiness{}
 	for _, d := range all {
-		if d.Persistence == nil || d.Persistence.Shared == "" || p.shared[d.Persistence.Shared] != nil {
-			continue
-		}
-		name := d.Persistence.Shared
-		if p.shared[name] = before[name]; p.shared[name] == nil {
-			p.shared[name] = newStickiness()
+		for _, t := range d.tables() {
+			if t.Shared == "" || p.shared[t.Shared] != nil {
+				continue
+			}
+			table := before[t.Shared]
+			if table == nil {
+				table = newStickiness()
+			}
+			table.set(t)
+			p.shared[t.Shared] = table
 		}
 	}
 }
@@ -190,16 +195,20 @@ func (p *Plane) keepHouse(ticker clock.Ticker) {
 			return
 		case <-ticker.C():
 		}
-		for _, vs := range p.serving() {
+		servers, tables := p.serving()
+		for _, vs := range servers {
 			vs.keepHouse(p.clock.Now())
+		}
+		for _, t := range tables {
+			t.expire(p.clock.Now())
 		}
 	}
 }
 
-func (p *Plane) serving() []*virtualServer {
+func (p *Plane) serving() ([]*virtualServer, map[string]*stickiness) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.Clone(p.virtualServers)
+	return slices.Clone(p.virtualServers), p.shared
 }
 
 // Status of all that the last Config names.

@@ -184,8 +184,11 @@ func (p *pool) failureCause(m *member) string {
 func (p *pool) assign(s *session, preferred netip.AddrPort, tried []netip.AddrPort) *member {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	chosen := p.byKey[preferred]
-	if chosen == nil || !p.takes(chosen, s) || chosen.cfg.AdminState == Disabled || slices.Contains(tried, preferred) {
+	chosen := p.member(preferred)
+	if chosen != nil && s.strict && (!p.takes(chosen, s) || chosen.cfg.AdminState == Disabled) {
+		return nil
+	}
+	if chosen == nil || !p.takes(chosen, s) || chosen.cfg.AdminState == Disabled || slices.Contains(tried, chosen.key) {
 		candidates := p.eligible(s, tried)
 		if len(candidates) == 0 {
 			return nil
@@ -195,6 +198,14 @@ func (p *pool) assign(s *session, preferred netip.AddrPort, tried []netip.AddrPo
 	chosen.connections++
 	chosen.sessions[s] = struct{}{}
 	return chosen
+}
+
+// member gives the member at an address and port, or the one at the address that has no port of its own.
+func (p *pool) member(at netip.AddrPort) *member {
+	if m := p.byKey[at]; m != nil {
+		return m
+	}
+	return p.byKey[netip.AddrPortFrom(at.Addr(), 0)]
 }
 
 // eligible returns the members for a new connection: the primary ones that are UP and ENABLED; the backup ones

@@ -3,6 +3,7 @@ package dataplane
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -19,14 +20,19 @@ type session struct {
 	listener   *listener
 	protocol   Protocol
 	client     netip.AddrPort
-	http       *HTTP       // nil: layer 4
+	layer7     *layer7     // how members are spoken to; nil: layer 4, or a client's connection of layer 7
+	parent     *session    // of layer 7: the client's connection, within which this one goes to a member
 	pools      []*pool     // in the order in which they are asked for a member
 	pool       *pool       // of the member, once connected
-	sticky     *stickiness // nil: no persistence
+	sticky     *stickiness // nil: no persistence by a table
+	tiedBy     string      // in the table, with the pool; "": the client's address ties it
+	preferred  netip.AddrPort
+	strict     bool // if the preferred member cannot serve, no other may
 	memberPort uint16
 	member     *member // once connected
 	ctx        context.Context
 	cancel     context.CancelFunc
+	busy       atomic.Int64 // requests that are being served
 	active     atomic.Int64 // when bytes last passed, in Unix nanoseconds of the plane's clock
 
 	mu      sync.Mutex
@@ -76,7 +82,9 @@ func (s *session) end() {
 		s.pool.counters.end()
 		s.member.counters.end()
 	}
-	s.listener.vs.forget(s)
+	if s.parent == nil {
+		s.listener.vs.forget(s)
+	}
 }
 
 func (s *session) plane() *Plane { return s.listener.vs.plane }
@@ -98,10 +106,12 @@ func (s *session) connectTo(p *pool) net.Conn {
 		if m == nil {
 			return nil
 		}
-		conn, err := s.dial(p, m)
-		if err == nil && s.own(conn) {
+		conn, err := s.open(p, m)
+		if err == nil {
 			s.pool, s.member = p, m
-			p.succeeded(m)
+			if s.layer7 == nil { // else it is the answer that counts
+				p.succeeded(m)
+			}
 			m.counters.begin()
 			p.counters.begin()
 			return conn
@@ -122,19 +132,69 @@ func (s *session) connectTo(p *pool) net.Conn {
 // choose ties the session to the member that the client's persistence or else the pool's algorithm names.
 func (s *session) choose(p *pool, tried []netip.AddrPort) *member {
 	if s.sticky == nil {
-		return p.assign(s, netip.AddrPort{}, tried)
+		return p.assign(s, s.preferred, tried)
 	}
-	return s.sticky.assign(s.client.Addr(), s.plane().clock.Now(), func(preferred netip.AddrPort) *member {
+	return s.sticky.assign(s.tie(p), s.plane().clock.Now(), func(preferred netip.AddrPort) *member {
 		return p.assign(s, preferred, tried)
 	})
+}
+
+// tie is the session's key in the table of persistence.
+func (s *session) tie(p *pool) string {
+	if s.tiedBy != "" {
+		return p.id + " " + s.tiedBy
+	}
+	return s.client.Addr().String()
 }
 
 // release undoes choose.
 func (s *session) release(p *pool, m *member) {
 	p.release(s, m)
 	if s.sticky != nil {
-		s.sticky.release(s.client.Addr(), m.key, s.plane().clock.Now())
+		s.sticky.release(s.tie(p), m.key, s.plane().clock.Now())
 	}
+}
+
+// within gives a session of its own to a request of layer 7.
+func (s *session) within(with *serving, pools []*pool) *session {
+	child := &session{
+		parent: s, layer7: with.layer7, pools: pools, listener: s.listener, protocol: s.protocol, client: s.client,
+		sticky: with.sticky, memberPort: s.memberPort,
+	}
+	child.ctx, child.cancel = context.WithCancel(s.ctx)
+	child.touch()
+	return child
+}
+
+// open connects to a member, for the session to own, and speaks TLS with it if that is wanted.
+func (s *session) open(p *pool, m *member) (net.Conn, error) {
+	conn, err := s.dial(p, m)
+	if err != nil {
+		return nil, err
+	}
+	if !s.own(conn) {
+		return nil, net.ErrClosed
+	}
+	if s.layer7 == nil {
+		return conn, nil
+	}
+	conn = &memberConn{Conn: conn, session: s, timeout: s.layer7.ResponseTimeout}
+	if s.layer7.toServer == nil {
+		return conn, nil
+	}
+	secure := tls.Client(conn, s.layer7.toServer)
+	ctx, cancel := context.WithTimeout(s.ctx, s.plane().opts.DialTimeout)
+	defer cancel()
+	if err := secure.HandshakeContext(ctx); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return secure, nil
+}
+
+// target is where the session's member listens.
+func (s *session) target() netip.AddrPort {
+	return netip.AddrPortFrom(s.member.key.Addr(), cmp.Or(s.member.key.Port(), s.memberPort))
 }
 
 // dial connects to a member with the source address that the pool's SNAT asks for.
@@ -159,10 +219,14 @@ func (s *session) dial(p *pool, m *member) (net.Conn, error) {
 
 // counted gives the counters of all that takes part in the session.
 func (s *session) counted() []*counters {
-	if s.member == nil {
-		return []*counters{&s.listener.vs.counters}
+	var all []*counters
+	if s.parent == nil { // else the client's connection counts for the virtual server
+		all = append(all, &s.listener.vs.counters)
 	}
-	return []*counters{&s.listener.vs.counters, &s.pool.counters, &s.member.counters}
+	if s.member != nil {
+		all = append(all, &s.pool.counters, &s.member.counters)
+	}
+	return all
 }
 
 // countIn counts n bytes from the client to the member.
@@ -189,8 +253,10 @@ func (s *session) countRequest() {
 // touch notes that bytes pass, before they do.
 func (s *session) touch() { s.active.Store(s.plane().clock.Now().UnixNano()) }
 
-// idleSince tells whether no bytes passed from a time on.
-func (s *session) idleSince(t time.Time) bool { return s.active.Load() <= t.UnixNano() }
+// idleSince tells whether no bytes passed from a time on, and nobody waits for an answer.
+func (s *session) idleSince(t time.Time) bool {
+	return s.busy.Load() == 0 && s.active.Load() <= t.UnixNano()
+}
 
 // splice passes bytes between client and member until both have closed, each side's close (a FIN) handed on to the
 // other; any error resets both.

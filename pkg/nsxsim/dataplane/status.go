@@ -75,4 +75,6 @@ type Counters struct {
 	BytesIn            uint64
 	BytesOut           uint64
 	HTTPRequests       uint64 // of layer 7 virtual servers
+	DroppedByAccess    uint64 // virtual server: connections and datagrams that Access kept out
+	DroppedByRules     uint64 // virtual server: connections that rules dropped
 }

@@ -9,12 +9,13 @@ import (
 // maxTies bounds the clients that one table remembers.
 const maxTies = 1 << 16
 
-// stickiness remembers which member a client's address is tied to: source-IP persistence.
+// stickiness remembers which member a client is tied to: by its address for source-IP persistence, by the value of a
+// variable for generic persistence.
 type stickiness struct {
 	mu      sync.Mutex // held around the choice of a member, so that two first connections of a client agree
 	timeout time.Duration
 	noPurge bool
-	ties    map[netip.Addr]*tie
+	ties    map[string]*tie
 }
 
 type tie struct {
@@ -23,7 +24,7 @@ type tie struct {
 	expires     time.Time // once there are none
 }
 
-func newStickiness() *stickiness { return &stickiness{ties: map[netip.Addr]*tie{}} }
+func newStickiness() *stickiness { return &stickiness{ties: map[string]*tie{}} }
 
 func (t *stickiness) set(p *Persistence) {
 	t.mu.Lock()
@@ -33,7 +34,7 @@ func (t *stickiness) set(p *Persistence) {
 
 // assign hands the member that the client is tied to (or none) to choose, and ties the client to its choice until
 // release.
-func (t *stickiness) assign(client netip.Addr, now time.Time, choose func(preferred netip.AddrPort) *member) *member {
+func (t *stickiness) assign(client string, now time.Time, choose func(preferred netip.AddrPort) *member) *member {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var preferred netip.AddrPort
@@ -54,9 +55,20 @@ func (t *stickiness) assign(client netip.Addr, now time.Time, choose func(prefer
 	return m
 }
 
+// learn ties a client, unless it is tied already.
+func (t *stickiness) learn(client string, member netip.AddrPort, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	known := t.ties[client]
+	if known != nil && (known.connections > 0 || now.Before(known.expires)) || known == nil && len(t.ties) >= maxTies && !t.makeRoom() {
+		return
+	}
+	t.ties[client] = &tie{member: member, expires: now.Add(t.timeout)}
+}
+
 // release gives back what a connection to member held. With the last one the timeout begins, unless the client is
 // tied elsewhere by now.
-func (t *stickiness) release(client netip.Addr, member netip.AddrPort, now time.Time) {
+func (t *stickiness) release(client string, member netip.AddrPort, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if known := t.ties[client]; known != nil && known.member == member && known.connections > 0 {
@@ -70,14 +82,14 @@ func (t *stickiness) makeRoom() bool {
 	if t.noPurge {
 		return false
 	}
-	var first netip.Addr
+	first := ""
 	for client, tie := range t.ties {
-		if tie.connections == 0 && (!first.IsValid() || tie.expires.Before(t.ties[first].expires)) {
+		if tie.connections == 0 && (first == "" || tie.expires.Before(t.ties[first].expires)) {
 			first = client
 		}
 	}
 	delete(t.ties, first)
-	return first.IsValid()
+	return first != ""
 }
 
 // expire forgets the ties that are over.

@@ -102,12 +102,23 @@ func (t *TLS) config() (*tls.Config, *x509.CertPool, error) {
 	return config, authorities, nil
 }
 
+// protocolNames are those of NSX, from TLS 1.0 on.
+var protocolNames = [...]string{"TLS_V1", "TLS_V1_1", "TLS_V1_2"}
+
+// protocolName is NSX's name of a TLS version; "": it has none.
+func protocolName(version uint16) string {
+	if i := int(version) - tls.VersionTLS10; i >= 0 && i < len(protocolNames) {
+		return protocolNames[i]
+	}
+	return ""
+}
+
 // versions gives the lowest and highest TLS version of NSX's protocols; zero: there is none.
 func versions(protocols []string) (lowest, highest uint16) {
 	if len(protocols) == 0 {
 		return tls.VersionTLS11, tls.VersionTLS12
 	}
-	for i, name := range []string{"TLS_V1", "TLS_V1_1", "TLS_V1_2"} {
+	for i, name := range protocolNames {
 		if slices.Contains(protocols, name) {
 			highest = tls.VersionTLS10 + uint16(i)
 			if lowest == 0 {

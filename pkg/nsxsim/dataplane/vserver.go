@@ -1,7 +1,6 @@
 package dataplane
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
@@ -20,8 +19,9 @@ type virtualServer struct {
 
 	mu        sync.Mutex // never held across I/O that can block
 	want      desired
-	pool      *pool // nil: none
-	sorry     *pool // nil: none
+	pool      *pool    // nil: none
+	sorry     *pool    // nil: none
+	http      *serving // nil: layer 4
 	sticky    *stickiness
 	sharing   bool // sticky is other virtual servers', too
 	limiter   *rate.Limiter
@@ -86,6 +86,7 @@ func (vs *virtualServer) apply(ctx context.Context, d desired) {
 	vs.want, vs.pool, vs.sorry = d, pool, vs.plane.poolOf(d.SorryPool)
 	vs.limit(before.MaxConnectionRate)
 	vs.stick(vs.plane.shared)
+	vs.serve()
 	var cut []*session
 	if d.listens() {
 		for _, p := range d.Ports {
@@ -125,6 +126,24 @@ func (vs *virtualServer) stick(shared map[string]*stickiness) {
 	}
 	vs.sharing = p.Shared != ""
 	vs.sticky.set(p)
+}
+
+// serve makes ready what serves requests.
+func (vs *virtualServer) serve() {
+	vs.http = nil
+	if vs.want.layer7 == nil {
+		return
+	}
+	vs.http = &serving{layer7: vs.want.layer7, address: vs.want.Address, sticky: vs.sticky, pool: vs.pool, sorry: vs.sorry, pools: map[*Pool]*pool{}, tables: vs.plane.shared}
+	for _, cfg := range vs.want.pools() {
+		vs.http.pools[cfg] = vs.plane.poolOf(cfg)
+	}
+}
+
+func (vs *virtualServer) serving() *serving {
+	vs.mu.Lock()
+	defer vs.mu.Unlock()
+	return vs.http
 }
 
 // bind opens the listeners that are not open.
@@ -168,7 +187,11 @@ func (vs *virtualServer) admit(l *listener, client netip.AddrPort) *session {
 	if vs.listeners[l.port] != l {
 		return nil // closed since the client came
 	}
-	if !vs.want.Access.permits(client.Addr()) ||
+	permitted := vs.want.Access.permits(client.Addr())
+	if !permitted {
+		vs.counters.keptOut.Add(1)
+	}
+	if !permitted ||
 		vs.want.MaxConnections > 0 && len(vs.sessions) >= vs.want.MaxConnections ||
 		vs.limiter != nil && !vs.limiter.AllowN(now, 1) {
 		vs.counters.refused.Add(1)
@@ -176,7 +199,7 @@ func (vs *virtualServer) admit(l *listener, client netip.AddrPort) *session {
 	}
 	s := &session{
 		listener: l, protocol: vs.want.Protocol, client: client,
-		http: vs.want.HTTP, sticky: vs.sticky, memberPort: vs.want.memberPort(l.port),
+		sticky: vs.sticky, memberPort: vs.want.memberPort(l.port),
 	}
 	for _, p := range []*pool{vs.pool, vs.sorry} {
 		if p != nil {
@@ -227,7 +250,14 @@ func (vs *virtualServer) status(pools map[string]*PoolStatus) VirtualServerStatu
 			st.Listeners = append(st.Listeners, ls)
 		}
 	}
-	pool := cmp.Or(pools[st.PoolID], &PoolStatus{State: StateDown, Reason: "no pool"})
+	pool := pools[st.PoolID]
+	switch {
+	case pool != nil:
+	case vs.http != nil: // rules may name pools; NSX does not look further
+		pool = &PoolStatus{State: StateUp}
+	default:
+		pool = &PoolStatus{State: StateDown, Reason: "no pool"}
+	}
 	switch {
 	case vs.want.fault != nil:
 		st.State, st.Reason = StateDown, vs.want.fault.Error()
