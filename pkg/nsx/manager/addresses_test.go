@@ -167,6 +167,20 @@ func TestManagerThatRefusesChosenAddresses(t *testing.T) {
 	}
 }
 
+// TestAskedForAddressThatCannotBeHad: once it is known that a manager refuses chosen addresses, asking it for one again and
+// again would make and delete a virtual server each time.
+func TestAskedForAddressThatCannotBeHad(t *testing.T) {
+	w := newWorld(t, nsxsim.Options{Quirks: nsxsim.Quirks{ChosenAddress: nsxsim.ChosenAddressRefused}})
+	w.wantErr(w.publish(owner("first"), w.tcp(1)), nsx.ErrAlreadyAllocated)
+	w.wantErr(w.publish(owner("first"), w.again(owner("first"), 2)), nsx.ErrAlreadyAllocated)
+	w.must(w.publish(owner("first"), w.again(owner("first"), 3)))
+	w.sim.Journal().Reset()
+	v := w.tcp(4)
+	err := w.Apply(t.Context(), nsx.Publish{Owner: owner("web"), VirtualServers: []nsx.VirtualServer{v}, Asked: []netip.Addr{v.Address}})
+	w.wantErr(err, nsx.ErrExhausted)
+	w.wantWrites(nil)
+}
+
 func TestLostAllocate(t *testing.T) {
 	for _, c := range []struct {
 		name      string

@@ -65,7 +65,10 @@ func (b *Backend) publishAddress(ctx context.Context, p nsx.Publish, group []nsx
 	claimed, spare := b.claimed(o, addr), false
 	// What carries traffic, or was asked for, has this address or none.
 	fixed := slices.Contains(p.Asked, addr) || b.attachedAt(o, addr)
-	if !claimed && b.anyAddressOnly(pool) && !fixed {
+	switch anyOnly := !claimed && b.anyAddressOnly(pool); {
+	case anyOnly && slices.Contains(p.Asked, addr) && !b.inv.Allocated(pool, addr):
+		return nil, fmt.Errorf("address %s, and no other, for %s: this NSX gives no address of one's choice: %w", addr, o, nsx.ErrExhausted)
+	case anyOnly && !fixed:
 		// This manager refuses chosen addresses: ALLOCATE first, then the record.
 		var err error
 		if addr, err = b.allocateAny(ctx, o, pool); err != nil {

@@ -183,7 +183,9 @@ func (n *inspection) served(svc *corev1.Service) {
 			n.violate("Service %s has %d virtual servers of %s, want 1", svc.Name, count, protocol)
 		}
 	}
-	n.planned(svc)
+	if n.c.process.framework.failures()[svc.Name] == nil {
+		n.planned(svc)
+	}
 }
 
 // virtualServer is live, on the Service's address, and as its class says.
@@ -286,7 +288,6 @@ func monitorOf(o nsxsim.Object) *nsx.Monitor {
 func (n *inspection) planned(svc *corev1.Service) {
 	plan, err := n.c.process.engine.Plan(context.Background(), svc)
 	switch {
-	case errors.Is(err, nsx.ErrExhausted), errors.Is(err, nsx.ErrAlreadyAllocated): // waits for another address
 	case err != nil:
 		n.violate("planning Service %s: %v", svc.Name, err)
 	case len(plan.Intents) > 0:
@@ -368,7 +369,8 @@ func (n *inspection) nodes() {
 }
 
 // checkAllocations: the allocations are the addresses in use and the foreign user's. In IP pools that are not exclusive,
-// an address may remain whose ALLOCATE got no answer, for nothing tells that it is nobody's; it must have been reported.
+// an address may remain whose ALLOCATE got no answer, or whose process died before it used it, for nothing tells that it is
+// nobody's; it must have been reported.
 func (w *World) checkAllocations(used map[string]string) {
 	w.watch.mu.Lock()
 	held := maps.Clone(w.watch.held)
@@ -385,7 +387,7 @@ func (w *World) checkAllocations(used map[string]string) {
 			h := held[pool+" "+a]
 			switch {
 			case used[pool+" "+a] != "" || h.by == foreignUser:
-			case w.o.Exclusive || !h.hidden:
+			case w.o.Exclusive || !h.mayRemain():
 				w.Violate("at rest: %s is allocated in IP pool %s by %q and used by nobody", a, name, h.by)
 			case !w.reported(h.by, pool, a):
 				w.Violate("at rest: %s of IP pool %s was left behind by %s, which does not say so", a, name, h.by)

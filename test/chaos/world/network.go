@@ -155,7 +155,7 @@ func (p *process) serve(r *http.Request, body []byte, fault *Fault) (a answer) {
 	if r.Method != http.MethodGet || name != "" {
 		p.c.say("%s %s%s %s: %s%s", r.Method, r.URL.Path, query(r), addressIn(body), shown, name)
 	}
-	w.watch.after(p.c, r, body, outcome, a.cut || p.dead() || r.Context().Err() != nil || a.Code/100 != 2)
+	w.watch.after(p, r, body, outcome, a.cut || p.dead() || r.Context().Err() != nil || a.Code/100 != 2)
 	return a
 }
 

@@ -42,8 +42,11 @@ type watch struct {
 type holding struct {
 	// by is a cluster's name, or the foreign user.
 	by string
-	// chosen: it was asked for by address. hidden: its cluster's controller has got no answer.
-	chosen, hidden bool
+	// process of the controller that allocated it; nil for the foreign user. hidden: it has got no answer.
+	process *process
+	hidden  bool
+	// live: a virtual server that carries traffic has been on it.
+	live bool
 }
 
 type objectKey struct {
@@ -198,7 +201,8 @@ func (t *watch) before(c *Cluster, r *http.Request, body []byte) {
 }
 
 // after is told of each request when NSX has done it, and what it came to.
-func (t *watch) after(c *Cluster, r *http.Request, body []byte, outcome int, hidden bool) {
+func (t *watch) after(p *process, r *http.Request, body []byte, outcome int, hidden bool) {
+	c := p.c
 	if call := (Call{Method: r.Method, Path: r.URL.Path}); !call.Write() || outcome/100 != 2 {
 		return
 	}
@@ -208,7 +212,7 @@ func (t *watch) after(c *Cluster, r *http.Request, body []byte, outcome int, hid
 	now := t.take(v)
 	t.others(c, now)
 	if op, pool, addr, ok := ipam(r, body); ok {
-		t.address(c, v, op, pool, addr, hidden)
+		t.address(p, v, op, pool, addr, hidden)
 	} else if r.Method == http.MethodPost {
 		for key := range now[c.UID] {
 			if _, before := t.seen[c.UID][key]; !before {
@@ -243,13 +247,14 @@ func (t *watch) others(c *Cluster, now snapshot) {
 }
 
 // address notes who holds an address that was allocated or released.
-func (t *watch) address(c *Cluster, v view, op, pool, addr string, hidden bool) {
+func (t *watch) address(p *process, v view, op, pool, addr string, hidden bool) {
+	c := p.c
 	if op == "ALLOCATE" {
 		chosen := addr != "" && t.w.o.ChosenAddress == nsxsim.ChosenAddressHonoured
 		if !chosen {
 			addr = t.fresh(pool)
 		}
-		t.held[pool+" "+addr] = holding{by: c.Name, chosen: chosen, hidden: hidden}
+		t.held[pool+" "+addr] = holding{by: c.Name, process: p, hidden: hidden}
 	} else {
 		if by := t.held[pool+" "+addr].by; by == foreignUser {
 			t.w.Violate("%s: released %s, which %s has allocated", c.Name, addr, by)
@@ -282,6 +287,12 @@ func (t *watch) fresh(pool string) string {
 		}
 	}
 	return ""
+}
+
+// mayRemain tells whether an allocation that nobody uses may have got lost: the process that made it did not live to learn
+// of it, or to use it.
+func (h holding) mayRemain() bool {
+	return !h.live && (h.hidden || h.process != nil && h.process.dead())
 }
 
 // settled is how long a Node is Ready at least before a pool must have it: writes of the node set are spaced out.
@@ -353,6 +364,11 @@ func (t *watch) traffic(v view) {
 			t.w.Violate("address %s carries the traffic of two: %s and %s", addr, before, owner)
 		}
 		by[addr] = owner
+		key := vs.Tags()[nsx.TagIPPool] + " " + addr
+		if h, ok := t.held[key]; ok {
+			h.live = true
+			t.held[key] = h
+		}
 		live[owner+" "+addr] = true
 	}
 	for _, c := range t.w.clusters {
