@@ -28,24 +28,25 @@ type setting struct {
 	alone bool
 }
 
-func settings() []setting {
+// settings are those in which an operation may go another way.
+func settings(op operation) []setting {
 	var out []setting
-	for _, chosen := range []nsxsim.ChosenAddress{nsxsim.ChosenAddressHonoured, nsxsim.ChosenAddressRefused} {
-		for _, exclusive := range []bool{false, true} {
-			for _, alone := range []bool{false, true} {
-				s := setting{"chosen", world.Options{Exclusive: exclusive, ChosenAddress: chosen}, alone}
-				if chosen == nsxsim.ChosenAddressRefused {
-					s.name = "any"
-				}
-				if exclusive {
-					s.name += "-exclusive"
-				}
-				if alone {
-					s.name += "-alone"
-				}
-				out = append(out, s)
-			}
+	for _, alone := range []bool{false, true} {
+		name := ""
+		if alone {
+			name = "-alone"
 		}
+		out = append(out, setting{"shared" + name, world.Options{}, alone})
+		if op.addresses == none {
+			continue
+		}
+		out = append(out, setting{"exclusive" + name, world.Options{Exclusive: true}, alone})
+		if op.addresses == chosen {
+			continue
+		}
+		out = append(out,
+			setting{"shared-any" + name, world.Options{ChosenAddress: nsxsim.ChosenAddressRefused}, alone},
+			setting{"exclusive-any" + name, world.Options{ChosenAddress: nsxsim.ChosenAddressRefused, Exclusive: true}, alone})
 	}
 	return out
 }
@@ -53,14 +54,14 @@ func settings() []setting {
 // A played case.
 type played struct {
 	world.Result
-	// calls is how many calls to NSX the operation took.
-	calls int
+	// calls to NSX that the operation took.
+	calls []world.Call
 }
 
 // play lets the n-th call of an operation have a fault; none when n is 0.
 func play(t *testing.T, op operation, in setting, n int, fault world.Fault) played {
 	t.Helper()
-	calls := 0
+	var calls []world.Call
 	r := world.Play(t, in.Options, func(w *world.World) {
 		s := &stage{w, w.Clusters()[0]}
 		s.AddNodes(3)
@@ -91,30 +92,28 @@ func play(t *testing.T, op operation, in setting, n int, fault world.Fault) play
 // TestExhaustive lets every call to NSX of every operation fail in every way, and wants what there is in the end to be
 // the same as without a failure, and no invariant to be broken on the way.
 func TestExhaustive(t *testing.T) {
-	faults := world.Faults()
 	for _, op := range operations {
 		t.Run(op.name, func(t *testing.T) {
-			t.Parallel()
 			var g errgroup.Group
 			g.SetLimit(runtime.GOMAXPROCS(0))
-			i := 0
-			for _, in := range settings() {
-				if op.chosen && in.ChosenAddress != nsxsim.ChosenAddressHonoured {
-					continue
-				}
+			i := len(op.name) // so that the samples differ
+			for _, in := range settings(op) {
 				calm := play(t, op, in, 0, world.Fault{})
 				report(t, calm.Result)
-				if calm.calls == 0 {
+				if len(calm.calls) == 0 {
 					t.Fatalf("%s takes no call in %s: the test proves nothing", op.name, in.name)
 				}
-				for n := 1; n <= calm.calls; n++ {
-					for _, f := range faults {
-						if i++; !*full && (i+len(op.name))%sample != 0 {
+				for _, call := range calm.calls {
+					for _, f := range world.Faults() {
+						if !f.Differs(call) {
+							continue
+						}
+						if i++; !*full && i%sample != 0 {
 							continue
 						}
 						g.Go(func() error {
-							t.Run(fmt.Sprintf("%s/call-%d/%s", in.name, n, f.Name), func(t *testing.T) {
-								report(t, play(t, op, in, n, f).Result)
+							t.Run(fmt.Sprintf("%s/call-%d/%s", in.name, call.N, f.Name), func(t *testing.T) {
+								report(t, play(t, op, in, call.N, f).Result)
 							})
 							return nil
 						})

@@ -16,9 +16,20 @@ type operation struct {
 	// before is there when it begins; nil for nothing but the Nodes.
 	before func(*stage)
 	do     func(*stage)
-	// chosen: it takes a manager that gives chosen addresses.
-	chosen bool
+	// addresses says what it does to floating IPs.
+	addresses addresses
 }
+
+// addresses is what an operation does to floating IPs: by default, it takes or gives back some.
+type addresses int
+
+const (
+	some addresses = iota
+	// chosen: it takes one that it chooses.
+	chosen
+	// none: it leaves them alone, so that it does not matter where they come from.
+	none
+)
 
 // stage is a world with one cluster, whose controller is started again a while after it died.
 type stage struct {
@@ -119,19 +130,19 @@ var operations = []operation{
 		s.Apply(world.Service("web", world.PolicyCluster, "80"))
 		s.Apply(world.Service("dns", world.PolicyLocal, "53", "53/UDP"))
 	}},
-	{name: "change-ports", before: threePorts(), do: edit(func(svc *corev1.Service) {
+	{name: "change-ports", addresses: none, before: threePorts(), do: edit(func(svc *corev1.Service) {
 		svc.Spec.Ports[1].Port, svc.Spec.Ports[2].NodePort = 8443, 31000
 	})},
-	{name: "add-udp", before: threePorts(), do: edit(func(svc *corev1.Service) { svc.Spec.Ports = append(svc.Spec.Ports, world.Ports("53/UDP")...) })},
-	{name: "remove-udp", before: bothProtocols(), do: edit(func(svc *corev1.Service) { svc.Spec.Ports = svc.Spec.Ports[:1] })},
-	{name: "to-local", before: threePorts(), do: policy(world.PolicyLocal)},
-	{name: "to-cluster", before: localPolicy(), do: policy(world.PolicyCluster)},
-	{name: "affinity", before: threePorts(), do: edit(func(svc *corev1.Service) { svc.Spec.SessionAffinity = corev1.ServiceAffinityClientIP })},
-	{name: "ask-for-another-address", before: threePorts(), do: edit(func(svc *corev1.Service) { svc.Spec.LoadBalancerIP = "10.0.0.33" }), chosen: true},
-	{name: "change-class", before: onePort(), do: edit(func(svc *corev1.Service) {
+	{name: "add-udp", addresses: none, before: threePorts(), do: edit(func(svc *corev1.Service) { svc.Spec.Ports = append(svc.Spec.Ports, world.Ports("53/UDP")...) })},
+	{name: "remove-udp", addresses: none, before: bothProtocols(), do: edit(func(svc *corev1.Service) { svc.Spec.Ports = svc.Spec.Ports[:1] })},
+	{name: "to-local", addresses: none, before: threePorts(), do: policy(world.PolicyLocal)},
+	{name: "to-cluster", addresses: none, before: localPolicy(), do: policy(world.PolicyCluster)},
+	{name: "affinity", addresses: none, before: threePorts(), do: edit(func(svc *corev1.Service) { svc.Spec.SessionAffinity = corev1.ServiceAffinityClientIP })},
+	{name: "ask-for-another-address", before: threePorts(), do: edit(func(svc *corev1.Service) { svc.Spec.LoadBalancerIP = "10.0.0.33" }), addresses: chosen},
+	{name: "change-class", addresses: none, before: onePort(), do: edit(func(svc *corev1.Service) {
 		svc.Annotations = map[string]string{names.AnnotationClass: world.ClassGateway}
 	})},
-	{name: "edit-class", before: threePorts(), do: class(world.ClassDefault, func(c *config.Class) {
+	{name: "edit-class", addresses: none, before: threePorts(), do: class(world.ClassDefault, func(c *config.Class) {
 		c.Algorithm, c.HealthCheck = config.AlgorithmLeastConnection, config.HealthCheck{Port: 9000, Path: "/live"}
 	})},
 	{name: "edit-pools", before: onePort(), do: inTurn(
@@ -147,14 +158,14 @@ var operations = []operation{
 		}),
 		gone,
 	)},
-	{name: "node-comes", before: onePort(), do: func(s *stage) { s.AddNode("new", "192.168.9.9") }},
-	{name: "node-goes", before: localPolicy(), do: func(s *stage) { s.DeleteNode("node-1") }},
-	{name: "node-flaps", before: onePort(), do: inTurn(
+	{name: "node-comes", addresses: none, before: onePort(), do: func(s *stage) { s.AddNode("new", "192.168.9.9") }},
+	{name: "node-goes", addresses: none, before: localPolicy(), do: func(s *stage) { s.DeleteNode("node-1") }},
+	{name: "node-flaps", addresses: none, before: onePort(), do: inTurn(
 		func(s *stage) { s.SetNode("node-1", world.Ready(false)) },
 		func(s *stage) { s.pass(time.Minute) }, // it is out by now
 		func(s *stage) { s.SetNode("node-1", world.Ready(true)) },
 	)},
-	{name: "nodes-out-of-sight", before: inTurn(onePort(), func(s *stage) { s.Apply(world.Service("dns", world.PolicyLocal, "53/UDP")) }), do: inTurn(
+	{name: "nodes-out-of-sight", addresses: none, before: inTurn(onePort(), func(s *stage) { s.Apply(world.Service("dns", world.PolicyLocal, "53/UDP")) }), do: inTurn(
 		func(s *stage) { s.LoseNodes() },
 		func(s *stage) { s.SeeNodes() },
 	)},

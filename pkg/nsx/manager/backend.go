@@ -63,6 +63,8 @@ type Backend struct {
 	nodesWritten bool
 	// unsettled Services, by UID: a write of unknown outcome, and when it can be looked up.
 	unsettled map[string]time.Time
+	// sharedLost is when a create of a shared object can be looked up whose outcome is unknown; zero when there is none.
+	sharedLost time.Time
 	// lost are RELEASEs of unknown outcome.
 	lost map[netip.Addr]*lostRelease
 	// refusals in a row of addresses that are in nobody's hands, by IP pool.

@@ -19,7 +19,7 @@ import (
 
 // Load implements nsx.Backend: it reads everything that is the cluster's, and the use of its pools, by paged lists.
 func (b *Backend) Load(ctx context.Context) error {
-	mark, generation := b.inv.Begin(), b.shared.begin()
+	mark, generation, began := b.inv.Begin(), b.shared.begin(), b.opts.Clock.Now()
 	var (
 		pools, monitors, services, appProfiles, persistence, ipSets, groups, tiers, virtualServers []json.RawMessage
 		ipPools                                                                                    map[string]nsx.IPPool
@@ -109,6 +109,11 @@ func (b *Backend) Load(ctx context.Context) error {
 	b.inv.SetVersion(version)
 	b.inv.SetProfiles(profiles)
 	b.inv.Merge(mark, l, true)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !began.Before(b.sharedLost) {
+		b.sharedLost = time.Time{} // it has been looked up
+	}
 	return nil
 }
 

@@ -35,6 +35,9 @@ func (b *Backend) ensurePool(ctx context.Context, o nsx.Owner, p nsx.Pool) (stri
 		return "", err
 	}
 	defer unlock()
+	if err := b.settleShared(ctx); err != nil {
+		return "", err
+	}
 	r, ok := b.sharedPool(p)
 	if ok && r.Pool.Equal(p) {
 		return r.ID, nil
@@ -50,7 +53,8 @@ func (b *Backend) ensurePool(ctx context.Context, o nsx.Owner, p nsx.Pool) (stri
 	if ok { // ours, but edited by hand
 		return r.ID, b.writePool(ctx, r, change)
 	}
-	return b.createPool(ctx, change(document{}))
+	id, err := b.createPool(ctx, change(document{}))
+	return id, b.doubtShared(err)
 }
 
 // sharedPool finds the cluster's pool by its key; of several, made by two leaders at once, the one of lowest id.
@@ -86,6 +90,9 @@ func (b *Backend) ensureServicePool(ctx context.Context, o nsx.Owner, p nsx.Pool
 			return "", err
 		}
 		defer unlock()
+		if err := b.settleShared(ctx); err != nil {
+			return "", err
+		}
 		return b.ensureGroup(ctx)
 	}()
 	if err != nil {
@@ -185,7 +192,8 @@ func (b *Backend) ensureSharedMonitor(ctx context.Context, m *nsx.Monitor) (stri
 			return r.ID, nil
 		}
 	}
-	return b.createMonitor(ctx, b.opts.ClusterName+".nodes", b.sharedTags(sharedMonitor+m.String()), *m)
+	id, err := b.createMonitor(ctx, b.opts.ClusterName+".nodes", b.sharedTags(sharedMonitor+m.String()), *m)
+	return id, b.doubtShared(err)
 }
 
 // ensureServiceMonitor finds or makes a Service's own monitor: the one its pool has, one that an interrupted try left, or

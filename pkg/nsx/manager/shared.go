@@ -3,6 +3,7 @@ package manager
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -152,6 +153,35 @@ func (b *Backend) findShared(raws []json.RawMessage, what string) (id string, do
 	return id, doc, nil
 }
 
+// doubtShared remembers that a create of a shared object has an unknown outcome, if err says so: no other Service may make
+// it once more. It returns err.
+func (b *Backend) doubtShared(err error) error {
+	if errors.Is(err, nsx.ErrAmbiguous) {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.sharedLost = b.opts.Clock.Now().Add(b.opts.SettleTime)
+	}
+	return err
+}
+
+// settleShared looks up creates of shared objects whose outcome is unknown. It costs nothing when there are none, and
+// returns a RetryAt when it is too early to look. Called with b.making held, before anything is made.
+func (b *Backend) settleShared(ctx context.Context) error {
+	b.mu.Lock()
+	at := b.sharedLost
+	b.mu.Unlock()
+	switch {
+	case at.IsZero():
+		return nil
+	case b.opts.Clock.Now().Before(at):
+		return &nsx.RetryAt{Err: fmt.Errorf("what the cluster shares: %w, looking it up shortly", nsx.ErrAmbiguous), At: at}
+	}
+	if err := b.Load(ctx); err != nil {
+		return fmt.Errorf("looking up what became of a write for the whole cluster: %w", err)
+	}
+	return nil
+}
+
 // ensurePersistence finds or makes the source-IP persistence profile of a timeout. Called with b.life held for reading.
 func (b *Backend) ensurePersistence(ctx context.Context, timeout time.Duration) (string, error) {
 	if timeout == 0 {
@@ -175,6 +205,9 @@ func (b *Backend) ensurePersistence(ctx context.Context, timeout time.Duration) 
 		return "", err
 	}
 	defer unlock()
+	if err := b.settleShared(ctx); err != nil {
+		return "", err
+	}
 	if id := find(); id != "" {
 		return id, nil
 	}
@@ -190,7 +223,7 @@ func (b *Backend) ensurePersistence(ctx context.Context, timeout time.Duration) 
 		return err
 	})
 	if err != nil {
-		return "", fmt.Errorf("creating a source-IP persistence profile of %s: %w", seconds, err)
+		return "", b.doubtShared(fmt.Errorf("creating a source-IP persistence profile of %s: %w", seconds, err))
 	}
 	id, err := idOf(raw)
 	if err != nil {
@@ -214,7 +247,7 @@ func (b *Backend) ensureGroup(ctx context.Context) (string, error) {
 	if set == nil {
 		raw, err := b.createIPSet(ctx, b.opts.ClusterName+".nodes", b.sharedTags(sharedAddressSet), groupAddresses(b.currentNodes()))
 		if err != nil {
-			return "", fmt.Errorf("creating the IP set of the node group: %w", err)
+			return "", b.doubtShared(fmt.Errorf("creating the IP set of the node group: %w", err))
 		}
 		if set, err = parseDocument(raw); err != nil {
 			return "", err
@@ -227,7 +260,7 @@ func (b *Backend) ensureGroup(ctx context.Context) (string, error) {
 	}
 	raw, err := b.createGroup(ctx, b.opts.ClusterName+".nodes", b.sharedTags(sharedNodeGroup), setID)
 	if err != nil {
-		return "", fmt.Errorf("creating the node group: %w", err)
+		return "", b.doubtShared(fmt.Errorf("creating the node group: %w", err))
 	}
 	doc, err := parseDocument(raw)
 	if err != nil {
@@ -299,6 +332,9 @@ func (b *Backend) ensureLBService(ctx context.Context, key string) (string, erro
 		return "", err
 	}
 	defer unlock()
+	if err := b.settleShared(ctx); err != nil {
+		return "", err
+	}
 	if r, ok := b.inv.LBService(key); ok {
 		return r.ID, nil
 	}
@@ -314,7 +350,7 @@ func (b *Backend) ensureLBService(ctx context.Context, key string) (string, erro
 		return err
 	})
 	if err != nil {
-		return "", fmt.Errorf("creating a load-balancer service on tier-1 gateway %s: %w", tier, err)
+		return "", b.doubtShared(fmt.Errorf("creating a load-balancer service on tier-1 gateway %s: %w", tier, err))
 	}
 	_, r, err := b.lbServiceRecord(raw)
 	if err != nil {

@@ -30,9 +30,9 @@ type Cluster struct {
 	process *process
 
 	mu sync.Mutex
-	// fail chooses what happens to a call; calls counts those since it was set.
+	// fail chooses what happens to a call; calls are those since it was set.
 	fail  func(Call) *Fault
-	calls int
+	calls []Call
 	// sent counts requests that are the same in everything.
 	sent map[uint64]int
 	// events are those recorded since the beginning.
@@ -175,7 +175,7 @@ func (p *process) record(e lb.Event) {
 	if p.dead() {
 		return
 	}
-	p.c.say("event %s: %s", e.Reason, e.Message)
+	p.c.mutter("event %s: %s", e.Reason, e.Message)
 	p.c.mu.Lock()
 	defer p.c.mu.Unlock()
 	p.c.events = append(p.c.events, e)
@@ -220,7 +220,7 @@ func (c *Cluster) Ready() bool { return !c.Dead() && c.process.engine.Ready() ==
 func (c *Cluster) Fail(choose func(Call) *Fault) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.fail, c.calls = choose, 0
+	c.fail, c.calls = choose, nil
 }
 
 // FailNth lets the n-th call from now on have a fault.
@@ -236,8 +236,8 @@ func (c *Cluster) FailNth(n int, f Fault) {
 // next counts a call and chooses what happens to it.
 func (c *Cluster) next(call Call) *Fault {
 	c.mu.Lock()
-	c.calls++
-	call.N = c.calls
+	call.N = len(c.calls) + 1
+	c.calls = append(c.calls, call)
 	choose := c.fail
 	c.mu.Unlock()
 	if choose == nil {
@@ -246,11 +246,11 @@ func (c *Cluster) next(call Call) *Fault {
 	return choose(call)
 }
 
-// Calls counts those that got as far as NSX since the last Fail.
-func (c *Cluster) Calls() int {
+// Calls are those that got as far as NSX since the last Fail.
+func (c *Cluster) Calls() []Call {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.calls
+	return slices.Clone(c.calls)
 }
 
 // Events are those recorded since the beginning.
@@ -262,6 +262,11 @@ func (c *Cluster) Events() []lb.Event {
 
 func (c *Cluster) say(format string, args ...any) {
 	c.w.Say("%s: %s", c.Name, fmt.Sprintf(format, args...))
+}
+
+// mutter is say for what is said again and again while somebody waits.
+func (c *Cluster) mutter(format string, args ...any) {
+	c.w.say(true, "%s: %s", c.Name, fmt.Sprintf(format, args...))
 }
 
 // owns tells whether an object in NSX is the cluster's.

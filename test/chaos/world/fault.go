@@ -14,6 +14,16 @@ type Fault struct {
 	rule func(die func()) nsxsim.Rule
 	// unreachable: no connection is made, so that the call never gets to NSX.
 	unreachable bool
+	// likeOf is the fault of which this one differs by what is done in NSX, so that for a call that reads they are the same.
+	likeOf string
+}
+
+// Differs tells whether a fault is another than all before it in Faults, for a call.
+func (f Fault) Differs(c Call) bool { return f.likeOf == "" || c.Write() || c.LogIn() }
+
+func (f Fault) like(other Fault) Fault {
+	f.likeOf = other.Name
+	return f
 }
 
 // callTimeout is how long the controller waits for an answer: the config's default.
@@ -30,19 +40,19 @@ var (
 	// Cut: the connection ends without an answer, and nothing is done.
 	Cut = answered("cut", nsxsim.Rule{Drop: true})
 	// Lost: the call is done, and the connection ends without an answer.
-	Lost = answered("answer-lost", nsxsim.Rule{When: nsxsim.AfterCommit, Drop: true})
+	Lost = answered("answer-lost", nsxsim.Rule{When: nsxsim.AfterCommit, Drop: true}).like(Cut)
 	// Halved: the call is done, and half of its answer arrives.
 	Halved = answered("answer-halved", nsxsim.Rule{When: nsxsim.AfterCommit, Half: true})
 	// TimedOut: nothing is done, and no answer ever comes.
 	TimedOut = answered("time-out", nsxsim.Rule{Delay: nsxsim.Duration(2 * callTimeout), Drop: true})
 	// Late: no answer comes in time, and the call is done soon after its client has given up.
-	Late = answered("done-late", nsxsim.Rule{Delay: nsxsim.Duration(callTimeout + time.Second)})
+	Late = answered("done-late", nsxsim.Rule{Delay: nsxsim.Duration(callTimeout + time.Second)}).like(TimedOut)
 	// Killed: the process dies while the call is on its way, and nothing is done.
 	Killed = Fault{Name: "killed", rule: func(die func()) nsxsim.Rule {
 		return nsxsim.Rule{Drop: true, Hook: func(*http.Request) { die() }}
 	}}
 	// KilledAfter: the process dies before the answer to the call arrives, which is done.
-	KilledAfter = Fault{Name: "killed-after-commit", rule: func(die func()) nsxsim.Rule {
+	KilledAfter = Fault{Name: "killed-after-commit", likeOf: "killed", rule: func(die func()) nsxsim.Rule {
 		return nsxsim.Rule{When: nsxsim.AfterCommit, Drop: true, Hook: func(*http.Request) { die() }}
 	}}
 	// Status401 and the like: NSX answers so and does nothing.
@@ -52,7 +62,7 @@ var (
 	Status500 = answered("500", nsxsim.Rule{Status: 500})
 	Status503 = answered("503", nsxsim.Rule{Status: 503})
 	// Status500After: NSX answers with an internal error to what it has done.
-	Status500After = answered("500-after-commit", nsxsim.Rule{When: nsxsim.AfterCommit, Status: 500})
+	Status500After = answered("500-after-commit", nsxsim.Rule{When: nsxsim.AfterCommit, Status: 500}).like(Status500)
 )
 
 // Faults are all of them.

@@ -115,7 +115,7 @@ func (f *framework) serve(name string, t *task) {
 			failures = 0
 			continue
 		}
-		f.p.c.say("service %s: %v", name, err)
+		f.p.c.mutter("service %s: %v", name, err)
 		again = time.After(retryAfter(err, failures))
 		failures++
 	}

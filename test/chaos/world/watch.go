@@ -2,9 +2,9 @@ package world
 
 import (
 	"encoding/json"
-	"fmt"
 	"maps"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -26,8 +26,9 @@ type watch struct {
 	w *World
 
 	mu sync.Mutex
-	// seen is what there was after the last write, by owner.
-	seen snapshot
+	// seen is what there was of each kind after the last write to it, and ownerOf says whose a virtual server is.
+	seen    map[nsxsim.Kind]snapshot
+	ownerOf map[string]string
 	// held says who has an allocation, by IP pool and address.
 	held map[string]holding
 	// succeeded is the last of ALLOCATE and RELEASE that was done for an address, by cluster, IP pool and address.
@@ -54,8 +55,9 @@ type objectKey struct {
 	id   string
 }
 
-// snapshot is everything of the kinds that clusters write, by the cluster's UID; everything else is the foreign user's.
-type snapshot map[string]map[objectKey]string
+// snapshot is everything of some kinds that clusters write, by the cluster's UID; what is no cluster's is the foreign
+// user's.
+type snapshot map[string]map[objectKey]nsxsim.Object
 
 // kinds that clusters write.
 var kinds = []nsxsim.Kind{
@@ -64,20 +66,20 @@ var kinds = []nsxsim.Kind{
 }
 
 func newWatch(w *World) *watch {
-	t := &watch{w: w, held: map[string]holding{}, succeeded: map[string]string{}, made: map[string]objectKey{}, had: map[string]bool{}}
+	t := &watch{w: w, held: map[string]holding{}, succeeded: map[string]string{}, made: map[string]objectKey{}, had: map[string]bool{}, ownerOf: map[string]string{}}
 	for _, pool := range w.pools {
 		for _, a := range w.Sim.Allocations(pool) {
 			t.held[pool+" "+a] = holding{by: foreignUser}
 		}
 	}
-	t.seen = t.take(w.look())
+	t.seen = t.takeAll(w.look(kinds...))
 	return t
 }
 
 // view is what there is at a moment.
 type view map[nsxsim.Kind][]nsxsim.Object
 
-func (w *World) look() view {
+func (w *World) look(kinds ...nsxsim.Kind) view {
 	v := view{}
 	for _, k := range kinds {
 		v[k] = w.Sim.List(k)
@@ -96,46 +98,58 @@ func (v view) attached() map[string]string {
 	return in
 }
 
-// take makes a snapshot. What of a load-balancer service is in it belongs to the virtual servers' owners.
-func (t *watch) take(v view) snapshot {
+// takeAll makes snapshots of all kinds in a view of all.
+func (t *watch) takeAll(v view) map[nsxsim.Kind]snapshot {
+	all := map[nsxsim.Kind]snapshot{}
+	for _, k := range kinds { // virtual servers first
+		all[k] = t.take(v, k)
+	}
+	return all
+}
+
+// take makes a snapshot of one kind. That a virtual server is in a load-balancer service belongs to the virtual server's
+// owner, everything else in there to that of the load-balancer service.
+func (t *watch) take(v view, k nsxsim.Kind) snapshot {
 	s := snapshot{foreignUser: {}}
 	for _, c := range t.w.clusters {
-		s[c.UID] = map[objectKey]string{}
+		s[c.UID] = map[objectKey]nsxsim.Object{}
 	}
-	ownerOf := map[string]string{}
-	for _, k := range kinds {
-		for _, o := range v[k] {
-			key := objectKey{k, o.ID()}
-			owner := o.Tags()[nsx.TagClusterUID]
-			if s[owner] == nil {
-				owner = foreignUser
-			}
-			switch k {
-			case nsxsim.KindVirtualServer:
-				ownerOf[o.ID()] = owner
-			case nsxsim.KindIPPool:
-				delete(o, "pool_usage")
-			case nsxsim.KindLBService:
-				for _, id := range o.Strings("virtual_server_ids") {
-					s[ownerOf[id]][objectKey{"attachment", id}] = o.ID()
-				}
-				o = maps.Clone(o) // the view is looked at again
-				for _, field := range []string{"virtual_server_ids", "_revision", "_last_modified_time", "_last_modified_user"} {
-					delete(o, field)
-				}
-			}
-			s[owner][key] = fmt.Sprint(map[string]any(o))
+	for _, o := range v[k] {
+		owner := o.Tags()[nsx.TagClusterUID]
+		if s[owner] == nil {
+			owner = foreignUser
 		}
+		switch k {
+		case nsxsim.KindVirtualServer:
+			t.ownerOf[o.ID()] = owner
+		case nsxsim.KindIPPool:
+			o = without(o, "pool_usage")
+		case nsxsim.KindLBService:
+			for _, id := range o.Strings("virtual_server_ids") {
+				s[t.ownerOf[id]][objectKey{"attachment", id}] = nsxsim.Object{"to": o.ID()}
+			}
+			o = without(o, "virtual_server_ids", "_revision", "_last_modified_time", "_last_modified_user")
+		}
+		s[owner][objectKey{k, o.ID()}] = o
 	}
 	return s
 }
 
+// without is an object but for some fields.
+func without(o nsxsim.Object, fields ...string) nsxsim.Object {
+	o = maps.Clone(o)
+	for _, f := range fields {
+		delete(o, f)
+	}
+	return o
+}
+
 // rebase takes what is there for right: somebody else than a cluster's controller has changed it.
 func (t *watch) rebase() {
-	v := t.w.look()
+	v := t.w.look(kinds...)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.seen = t.take(v)
+	t.seen = t.takeAll(v)
 }
 
 func (t *watch) foreignHolds(pool, addr string) {
@@ -206,36 +220,74 @@ func (t *watch) after(p *process, r *http.Request, body []byte, outcome int, hid
 	if call := (Call{Method: r.Method, Path: r.URL.Path}); !call.Write() || outcome/100 != 2 {
 		return
 	}
-	v := t.w.look()
+	if op, pool, addr, ok := ipam(r, body); ok {
+		v := t.w.look(nsxsim.KindVirtualServer)
+		t.mu.Lock()
+		defer t.mu.Unlock()
+		t.address(p, v, op, pool, addr, hidden)
+		return
+	}
+	kind := kindOf(r.URL.Path)
+	v := t.w.look(kind)
+	if kind == nsxsim.KindLBService {
+		v[nsxsim.KindVirtualServer] = t.w.Sim.List(nsxsim.KindVirtualServer)
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	now := t.take(v)
-	t.others(c, now)
-	if op, pool, addr, ok := ipam(r, body); ok {
-		t.address(p, v, op, pool, addr, hidden)
-	} else if r.Method == http.MethodPost {
+	before, now := t.seen[kind], t.take(v, kind)
+	t.seen[kind] = now
+	t.others(c, before, now)
+	if r.Method == http.MethodPost {
 		for key := range now[c.UID] {
-			if _, before := t.seen[c.UID][key]; !before {
+			if _, was := before[c.UID][key]; !was {
 				t.made[c.Name+" "+r.URL.Path+" "+string(body)] = key
 			}
 		}
 	}
-	t.members(c, v)
-	t.traffic(v)
-	t.seen = now
+	switch kind {
+	case nsxsim.KindPool, nsxsim.KindIPSet:
+		t.members(c, v)
+	case nsxsim.KindLBService:
+		t.traffic(v)
+	case nsxsim.KindVirtualServer:
+		v[nsxsim.KindLBService] = t.w.Sim.List(nsxsim.KindLBService)
+		t.traffic(v)
+	}
+}
+
+// kindOf is the kind that a write changes.
+func kindOf(path string) nsxsim.Kind {
+	for _, p := range []struct {
+		path string
+		kind nsxsim.Kind
+	}{
+		{"/api/v1/loadbalancer/virtual-servers", nsxsim.KindVirtualServer},
+		{"/api/v1/loadbalancer/services", nsxsim.KindLBService},
+		{"/api/v1/loadbalancer/pools", nsxsim.KindPool},
+		{"/api/v1/loadbalancer/monitors", nsxsim.KindMonitor},
+		{"/api/v1/loadbalancer/persistence-profiles", nsxsim.KindPersistenceProfile},
+		{"/api/v1/ip-sets", nsxsim.KindIPSet},
+		{"/api/v1/ns-groups", nsxsim.KindNSGroup},
+		{"/api/v1/pools/ip-pools", nsxsim.KindIPPool},
+	} {
+		if strings.HasPrefix(path, p.path) {
+			return p.kind
+		}
+	}
+	panic("world: a write to " + path + ", whose kind is not watched") // one more for the list above
 }
 
 // others: nothing is changed that is not the cluster's.
-func (t *watch) others(c *Cluster, now snapshot) {
-	for owner, docs := range t.seen {
+func (t *watch) others(c *Cluster, before, now snapshot) {
+	for owner, docs := range before {
 		if owner == c.UID {
 			continue
 		}
-		for key, before := range docs {
-			if after, ok := now[owner][key]; !ok {
+		for key, was := range docs {
+			if is, ok := now[owner][key]; !ok {
 				t.w.Violate("%s: deleted %s %s, which is of %s", c.Name, key.kind, key.id, owner)
-			} else if after != before {
-				t.w.Violate("%s: changed %s %s, which is of %s, from %s to %s", c.Name, key.kind, key.id, owner, before, after)
+			} else if !reflect.DeepEqual(was, is) {
+				t.w.Violate("%s: changed %s %s, which is of %s, from %v to %v", c.Name, key.kind, key.id, owner, was, is)
 			}
 		}
 		for key := range now[owner] {

@@ -219,10 +219,18 @@ func (w *World) Violations() []string {
 }
 
 // Say adds a line to the trace.
-func (w *World) Say(format string, args ...any) {
-	line := fmt.Sprintf("%12s ", time.Since(w.began).Round(time.Millisecond)) + strings.TrimSpace(fmt.Sprintf(format, args...))
+func (w *World) Say(format string, args ...any) { w.say(false, format, args...) }
+
+// say adds a line to the trace; with once, unless one of the last few says the same.
+func (w *World) say(once bool, format string, args ...any) {
+	text := " " + strings.TrimSpace(fmt.Sprintf(format, args...))
+	line := fmt.Sprintf("%14s", time.Since(w.began).Round(time.Millisecond)) + text
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	last := w.trace[max(0, len(w.trace)-6):]
+	if once && slices.ContainsFunc(last, func(l string) bool { return strings.HasSuffix(l, text) }) {
+		return
+	}
 	if len(w.trace) >= traced {
 		w.trace = slices.Delete(w.trace, 0, traced/4)
 	}
