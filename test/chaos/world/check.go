@@ -410,16 +410,16 @@ func (w *World) checkAllocations(used map[string]string) {
 	}
 }
 
-// reported tells whether a cluster's controller says that an address is allocated and perhaps nobody's: by an event, or
-// among those that are counted as recorded by nobody.
+// reported tells whether a cluster's controller says that an address is allocated and perhaps nobody's: by an event, or,
+// where it had to allocate before it could write down what, among those that are counted as recorded by nobody.
 func (w *World) reported(cluster, pool, addr string) bool {
 	c := w.Cluster(cluster)
 	if slices.ContainsFunc(c.Events(), func(e lb.Event) bool {
-		return e.Reason == lb.ReasonDoubtfulAddress && strings.Contains(e.Message, "address "+addr+" ")
+		return strings.HasPrefix(e.Message, "address "+addr+" ") && strings.Contains(e.Message, "release it in NSX if nobody uses it")
 	}) {
 		return true
 	}
-	return !c.Dead() && slices.Contains(c.process.backend.Inventory().Unrecorded(pool), netip.MustParseAddr(addr))
+	return w.o.ChosenAddress != nsxsim.ChosenAddressHonoured && !c.Dead() && slices.Contains(c.process.backend.Inventory().Unrecorded(pool), netip.MustParseAddr(addr))
 }
 
 // recorded tells whether a virtual server of a cluster records an address. Whether it may, is not asked here.
