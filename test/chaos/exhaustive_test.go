@@ -69,6 +69,9 @@ func play(t *testing.T, op operation, in setting, n int, fault world.Fault) play
 		if !in.alone {
 			s.Apply(world.Service("other", world.PolicyCluster, "80"))
 			s.Apply(world.Service("other-local", world.PolicyLocal, "80"))
+			limited := world.Service("other-limited", world.PolicyCluster, "80")
+			limited.Spec.LoadBalancerSourceRanges = []string{"192.0.2.0/24"}
+			s.Apply(limited)
 		}
 		if op.before != nil {
 			op.before(s)

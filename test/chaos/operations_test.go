@@ -96,6 +96,21 @@ func gateway() func(*stage) {
 		s.Apply(svc)
 	}
 }
+
+// restricted lets some clients in alone.
+func restricted() func(*stage) {
+	return func(s *stage) {
+		svc := world.Service("web", world.PolicyCluster, "53", "53/UDP")
+		svc.Spec.LoadBalancerSourceRanges = []string{"192.0.2.0/24"}
+		s.Apply(svc)
+	}
+}
+
+// sources lets the clients of these ranges in alone; everybody when there are none.
+func sources(ranges ...string) func(*stage) {
+	return edit(func(svc *corev1.Service) { svc.Spec.LoadBalancerSourceRanges = ranges })
+}
+
 func gone(s *stage) { s.Delete("web") }
 
 // class changes the class of that name.
@@ -126,6 +141,11 @@ var operations = []operation{
 	{name: "create-18-ports", do: web(world.PolicyCluster, eighteen...)},
 	{name: "create-tcp-and-udp", do: bothProtocols()},
 	{name: "create-local", do: localPolicy()},
+	{name: "create-source-ranges", do: restricted()},
+	{name: "add-source-ranges", addresses: none, before: bothProtocols(), do: sources("192.0.2.0/24")},
+	{name: "change-source-ranges", addresses: none, before: restricted(), do: sources("198.51.100.0/24", "203.0.113.7/32")},
+	{name: "remove-source-ranges", addresses: none, before: restricted(), do: sources()},
+	{name: "delete-source-ranges", before: restricted(), do: gone},
 	{name: "create-two-at-once", do: func(s *stage) {
 		s.Apply(world.Service("web", world.PolicyCluster, "80"))
 		s.Apply(world.Service("dns", world.PolicyLocal, "53", "53/UDP"))

@@ -165,7 +165,7 @@ func (b *Backend) doubtShared(err error) error {
 }
 
 // settleShared looks up creates of shared objects whose outcome is unknown. It costs nothing when there are none, and
-// returns a RetryAt when it is too early to look. Called with b.making held, before anything is made.
+// returns a RetryAt when it is too early to look. Called before anything shared is made.
 func (b *Backend) settleShared(ctx context.Context) error {
 	b.mu.Lock()
 	at := b.sharedLost

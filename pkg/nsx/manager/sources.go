@@ -38,10 +38,14 @@ func (b *Backend) ensureSources(ctx context.Context, s nsx.Sources) (string, err
 	// All who want the same list at the same time get the same pair, or the same error: after a lost answer, nobody makes a second
 	// one. They wait for two calls at most, which the transport's time-outs bound.
 	id, err, _ := b.sourceMaking.Do(s.Key(), func() (any, error) {
+		if err := b.settleShared(ctx); err != nil {
+			return nil, err
+		}
 		if id := b.sourceGroup(s); id != "" {
 			return id, nil
 		}
-		return b.makeSources(ctx, s)
+		id, err := b.makeSources(ctx, s)
+		return id, b.doubtShared(err)
 	})
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", s, err)

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -242,6 +243,16 @@ func (n *inspection) virtualServer(svc *corev1.Service, front lb.Frontend, vs ns
 	if affinity != front.Affinity {
 		bad("affinity", affinity, front.Affinity)
 	}
+	if got, want := n.w.lets(vs), sourcesOf(svc); got != want {
+		bad("access list", got, want)
+	}
+	if list, ok := vs["access_list_control"].(map[string]any); ok {
+		group := nsxsim.Object(list).String("group_id")
+		n.want(nsxsim.KindNSGroup, group)
+		for _, set := range n.w.setsOf(group) {
+			n.want(nsxsim.KindIPSet, set)
+		}
+	}
 	n.pool(svc, front.PoolOf(nsx.IPv4), n.w.Sim.Get(nsxsim.KindPool, vs.String("pool_id")))
 }
 
@@ -266,10 +277,8 @@ func (n *inspection) pool(svc *corev1.Service, want nsx.Pool, o nsxsim.Object) {
 			n.violate("the members of pool %s are in no group of the cluster", o.ID())
 		} else {
 			n.want(nsxsim.KindNSGroup, group.ID())
-			members, _ := group["members"].([]any)
-			for _, m := range members {
-				expression, _ := m.(map[string]any)
-				n.want(nsxsim.KindIPSet, nsxsim.Object(expression).String("value"))
+			for _, set := range n.w.setsOf(group.ID()) {
+				n.want(nsxsim.KindIPSet, set)
 			}
 		}
 		if o.Tags()[nsx.TagServiceUID] != string(svc.UID) {
@@ -365,7 +374,7 @@ func (n *inspection) nodes() {
 		}
 	}
 	for _, o := range n.view[nsxsim.KindIPSet] {
-		if !n.c.owns(o) {
+		if !n.c.owns(o) || !holdsNodes(o) {
 			continue
 		}
 		addresses := o.Strings("ip_addresses")
@@ -403,26 +412,23 @@ func (w *World) checkAllocations(used map[string]string) {
 			case used[pool+" "+a] != "" || h.by == foreignUser:
 			case w.o.Exclusive || !h.mayRemain():
 				w.Violate("at rest: %s is allocated in IP pool %s by %q and used by nobody", a, name, h.by)
-			case !w.reported(h.by, pool, a) && !w.recorded(h.by, a):
+			case !w.reported(h.by, a):
 				w.Violate("at rest: %s of IP pool %s was left behind by %s, which does not say so", a, name, h.by)
 			}
 		}
 	}
 }
 
-// reported tells whether a cluster's controller says that an address is allocated and perhaps nobody's: by an event, or,
-// where it had to allocate before it could write down what, among those that are counted as recorded by nobody.
-func (w *World) reported(cluster, pool, addr string) bool {
-	c := w.Cluster(cluster)
-	if slices.ContainsFunc(c.Events(), func(e lb.Event) bool {
-		return strings.HasPrefix(e.Message, "address "+addr+" ") && strings.Contains(e.Message, "release it in NSX if nobody uses it")
-	}) {
-		return true
-	}
-	return w.o.ChosenAddress != nsxsim.ChosenAddressHonoured && !c.Dead() && slices.Contains(c.process.backend.Inventory().Unrecorded(pool), netip.MustParseAddr(addr))
+// reported tells whether an event of a cluster's controller says that an address is allocated and perhaps nobody's.
+func (w *World) reported(cluster, addr string) bool {
+	mentioned := regexp.MustCompile(`(^|[^0-9.])` + regexp.QuoteMeta(addr) + `($|[^0-9.])`)
+	about := []string{lb.ReasonDoubtfulAddress, lb.ReasonNoAddress, lb.ReasonUnrecordedAddress}
+	return slices.ContainsFunc(w.Cluster(cluster).Events(), func(e lb.Event) bool {
+		return slices.Contains(about, e.Reason) && mentioned.MatchString(e.Message)
+	})
 }
 
-// recorded tells whether a virtual server of a cluster records an address. Whether it may, is not asked here.
+// recorded tells whether a virtual server of a cluster records an address.
 func (w *World) recorded(cluster, addr string) bool {
 	c := w.Cluster(cluster)
 	return slices.ContainsFunc(w.Sim.List(nsxsim.KindVirtualServer), func(vs nsxsim.Object) bool {

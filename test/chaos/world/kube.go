@@ -26,11 +26,14 @@ type kube struct {
 	ports int32
 	// mayMove are the UIDs of the Services whose user has changed something since that decides about the address.
 	mayMove map[types.UID]bool
+	// sources are the clients that each Service has let in since the world was last at rest.
+	sources map[types.UID][]string
 }
 
 func newKube(c *Cluster) *kube {
 	return &kube{
 		c: c, services: map[string]*corev1.Service{}, nodes: map[string]*corev1.Node{}, ports: 30000, mayMove: map[types.UID]bool{},
+		sources: map[types.UID][]string{},
 	}
 }
 
@@ -51,6 +54,7 @@ func (c *Cluster) Apply(svc *corev1.Service) {
 	have.Annotations = maps.Clone(svc.Annotations)
 	svc.Spec.DeepCopyInto(&have.Spec)
 	k.complete(before, have)
+	k.sources[have.UID] = append(k.sources[have.UID], sourcesOf(have))
 	if asks(before) != asks(have) {
 		k.mayMove[have.UID] = true
 	}
@@ -100,6 +104,9 @@ func describe(svc *corev1.Service) string {
 	}
 	if svc.Spec.LoadBalancerIP != "" {
 		s += " asks for " + svc.Spec.LoadBalancerIP
+	}
+	if from := sourcesOf(svc); from != everybody {
+		s += " from " + from
 	}
 	return s
 }
@@ -236,11 +243,22 @@ func (k *kube) moving(svc *corev1.Service) bool {
 	return k.mayMove[svc.UID]
 }
 
+// mayLet tells whether a Service has let in these clients at some time since the world was last at rest.
+func (k *kube) mayLet(svc *corev1.Service, clients string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Contains(k.sources[svc.UID], clients)
+}
+
 // settle ends what users may have asked for: the world is at rest.
 func (k *kube) settle() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	clear(k.mayMove)
+	clear(k.sources)
+	for _, svc := range k.services {
+		k.sources[svc.UID] = []string{sourcesOf(svc)}
+	}
 }
 
 // externalIP is the address that a Service shows; empty for none.

@@ -2,6 +2,7 @@ package world
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"net/http"
 	"reflect"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsx"
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim"
@@ -18,10 +21,12 @@ import (
 //
 //   - it changes nothing that is another cluster's or the foreign user's;
 //   - what surely succeeded and is not idempotent (ALLOCATE of an address, RELEASE, a create) is not sent again;
+//   - it allocates no address of its choice that no virtual server of it records;
 //   - it gives back no address that another one records or has allocated;
 //   - it leaves no node pool that had members without any, nor one without an enabled member while a Node is Ready;
 //   - no Service that shows an EXTERNAL-IP loses its virtual server there, unless its user asks for that;
-//   - no two Services carry traffic on one address.
+//   - no two Services carry traffic on one address;
+//   - no virtual server lets in clients that its Service does not, or did not before its user's last change.
 type watch struct {
 	w *World
 
@@ -201,6 +206,9 @@ func (t *watch) before(c *Cluster, r *http.Request, body []byte) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if op, pool, addr, ok := ipam(r, body); ok {
+		if addr != "" && op == "ALLOCATE" && t.w.o.ChosenAddress == nsxsim.ChosenAddressHonoured && !t.w.recorded(c.Name, addr) {
+			t.w.Violate("%s: allocates %s, which no virtual server of it records", c.Name, addr)
+		}
 		if addr != "" && t.succeeded[c.Name+" "+pool+" "+addr] == op {
 			t.w.Violate("%s: %s of %s is sent again although it had succeeded", c.Name, op, addr)
 		}
@@ -373,7 +381,7 @@ func (t *watch) members(c *Cluster, v view) {
 		t.had[o.ID()] = len(members) > 0
 	}
 	for _, o := range v[nsxsim.KindIPSet] {
-		if !c.owns(o) {
+		if !c.owns(o) || !holdsNodes(o) {
 			continue
 		}
 		n := len(o.Strings("ip_addresses"))
@@ -386,6 +394,9 @@ func (t *watch) members(c *Cluster, v view) {
 		t.had[o.ID()] = n > 0
 	}
 }
+
+// holdsNodes tells an IP set of the node group from one of source ranges.
+func holdsNodes(set nsxsim.Object) bool { return set.Tags()[nsx.TagShared] == "node group addresses" }
 
 // member of a pool.
 type member struct{ address, name, state string }
@@ -425,10 +436,62 @@ func (t *watch) traffic(v view) {
 	}
 	for _, c := range t.w.clusters {
 		for _, svc := range c.kube.list() {
+			for _, vs := range v[nsxsim.KindVirtualServer] {
+				if !c.owns(vs) || vs.Tags()[nsx.TagServiceUID] != string(svc.UID) {
+					continue
+				}
+				if lets := t.w.lets(vs); !c.kube.mayLet(svc, lets) {
+					t.w.Violate("virtual server %s of Service %s/%s lets in %q", vs.ID(), c.Name, svc.Name, lets)
+				}
+			}
 			ip := externalIP(svc)
 			if ip != "" && wantsLoadBalancer(svc) && !c.kube.moving(svc) && !live[string(svc.UID)+" "+ip] {
 				t.w.Violate("Service %s/%s shows %s, and no virtual server of it is attached there", c.Name, svc.Name, ip)
 			}
 		}
 	}
+}
+
+// everybody is who gets in without source ranges.
+const everybody = "everybody"
+
+// sourcesOf are the clients that a Service lets in.
+func sourcesOf(svc *corev1.Service) string {
+	if len(svc.Spec.LoadBalancerSourceRanges) == 0 {
+		return everybody
+	}
+	return strings.Join(slices.Sorted(slices.Values(svc.Spec.LoadBalancerSourceRanges)), ",")
+}
+
+// lets are the clients that a virtual server lets in, as sourcesOf has them.
+func (w *World) lets(vs nsxsim.Object) string {
+	list, ok := vs["access_list_control"].(map[string]any)
+	if !ok {
+		return everybody
+	}
+	if list["action"] != "ALLOW" || list["enabled"] != true {
+		return fmt.Sprint(list)
+	}
+	var in []string
+	for _, id := range w.setsOf(nsxsim.Object(list).String("group_id")) {
+		for _, a := range w.Sim.Get(nsxsim.KindIPSet, id).Strings("ip_addresses") {
+			if !strings.Contains(a, "/") {
+				a += "/32"
+			}
+			in = append(in, a)
+		}
+	}
+	slices.Sort(in)
+	return strings.Join(in, ",")
+}
+
+// setsOf are the ids of the IP sets of a group.
+func (w *World) setsOf(group string) []string {
+	var out []string
+	members, _ := w.Sim.Get(nsxsim.KindNSGroup, group)["members"].([]any)
+	for _, m := range members {
+		expression, _ := m.(map[string]any)
+		out = append(out, nsxsim.Object(expression).String("value"))
+	}
+	return out
 }
