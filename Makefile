@@ -15,7 +15,7 @@ ifdef FULL
 BENCH_SIZES := -services 100,1000,5000 -nodes 10,100,1000
 endif
 
-.PHONY: help build $(PROGRAMS) bin/kube bin/e2e bin/e2e-cluster e2e e2e-full e2e-up e2e-down demo test unit check clients lint budget bench verify update clean
+.PHONY: chaos help build $(PROGRAMS) bin/kube bin/e2e bin/e2e-cluster e2e e2e-full e2e-up e2e-down demo test unit check clients lint budget bench verify update clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z/-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | expand -t 12
@@ -83,6 +83,9 @@ verify: ## Check that everything generated is up to date.
 
 update: ## Make everything generated anew.
 	@for s in hack/update-*.sh; do echo "$$s"; $$s; done
+
+chaos: build bin/kube ## Let everything fail, everywhere and in every way, and check what must hold; some minutes.
+	@go run ./test/chaos/run
 
 budget: ## Count the NSX calls of every operation and hold them against their budgets.
 	@go test -count=1 -run '^TestBudget' -v ./test/bench
