@@ -15,7 +15,7 @@ ifdef FULL
 BENCH_SIZES := -services 100,1000,5000 -nodes 10,100,1000
 endif
 
-.PHONY: chaos help build $(PROGRAMS) bin/kube bin/e2e bin/e2e-cluster e2e e2e-full e2e-up e2e-down demo test unit check clients lint budget bench verify update clean
+.PHONY: help build $(PROGRAMS) bin/kube bin/e2e bin/e2e-cluster e2e e2e-full e2e-up e2e-down demo test unit check clients chaos lint budget bench verify update clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z/-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | expand -t 12

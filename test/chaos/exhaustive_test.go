@@ -14,11 +14,8 @@ import (
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/chaos/world"
 )
 
-// full asks for every case, rather than for a sample that takes some seconds.
-var full = flag.Bool("full", false, "play every case instead of a sample")
-
-// sample is of how many cases one is played when not all are.
-const sample = 60
+// every is of how many cases one is played: by default a sample that takes some seconds.
+var every = flag.Int("every", 60, "play one of so many cases; 1 for all")
 
 // A setting is what an operation is played in.
 type setting struct {
@@ -111,7 +108,7 @@ func TestExhaustive(t *testing.T) {
 						if !f.Differs(call) {
 							continue
 						}
-						if i++; !*full && i%sample != 0 {
+						if i++; i%*every != 0 {
 							continue
 						}
 						g.Go(func() error {

@@ -24,7 +24,7 @@ type operation struct {
 type addresses int
 
 const (
-	some addresses = iota
+	_ addresses = iota
 	// chosen: it takes one that it chooses.
 	chosen
 	// none: it leaves them alone, so that it does not matter where they come from.
@@ -54,8 +54,8 @@ func (s *stage) pass(d time.Duration) {
 	}
 }
 
-// web makes the Service web be on ports.
-func web(policy corev1.ServiceExternalTrafficPolicy, ports ...string) func(*stage) {
+// serve makes the Service web be on ports.
+func serve(policy corev1.ServiceExternalTrafficPolicy, ports ...string) func(*stage) {
 	return func(s *stage) { s.Apply(world.Service("web", policy, ports...)) }
 }
 
@@ -85,10 +85,10 @@ func inTurn(steps ...func(*stage)) func(*stage) {
 	}
 }
 
-func onePort() func(*stage)       { return web(world.PolicyCluster, "80") }
-func threePorts() func(*stage)    { return web(world.PolicyCluster, "80", "443", "8080") }
-func bothProtocols() func(*stage) { return web(world.PolicyCluster, "53", "53/UDP") }
-func localPolicy() func(*stage)   { return web(world.PolicyLocal, "80") }
+func onePort() func(*stage)       { return serve(world.PolicyCluster, "80") }
+func threePorts() func(*stage)    { return serve(world.PolicyCluster, "80", "443", "8080") }
+func bothProtocols() func(*stage) { return serve(world.PolicyCluster, "53", "53/UDP") }
+func localPolicy() func(*stage)   { return serve(world.PolicyLocal, "80") }
 func gateway() func(*stage) {
 	return func(s *stage) {
 		svc := world.Service("web", world.PolicyCluster, "80")
@@ -138,7 +138,7 @@ var eighteen = []string{
 var operations = []operation{
 	{name: "create-1-port", do: onePort()},
 	{name: "create-3-ports", do: threePorts()},
-	{name: "create-18-ports", do: web(world.PolicyCluster, eighteen...)},
+	{name: "create-18-ports", do: serve(world.PolicyCluster, eighteen...)},
 	{name: "create-tcp-and-udp", do: bothProtocols()},
 	{name: "create-local", do: localPolicy()},
 	{name: "create-source-ranges", do: restricted()},
@@ -190,7 +190,7 @@ var operations = []operation{
 		func(s *stage) { s.SeeNodes() },
 	)},
 	{name: "delete-1-port", before: onePort(), do: gone},
-	{name: "delete-18-ports", before: web(world.PolicyCluster, eighteen...), do: gone},
+	{name: "delete-18-ports", before: serve(world.PolicyCluster, eighteen...), do: gone},
 	{name: "delete-tcp-and-udp", before: bothProtocols(), do: gone},
 	{name: "delete-local", before: localPolicy(), do: gone},
 	{name: "to-cluster-ip", before: threePorts(), do: edit(func(svc *corev1.Service) { svc.Spec.Type = corev1.ServiceTypeClusterIP })},
