@@ -128,8 +128,8 @@ require (
 	gopkg.in/yaml.v3 v3.0.1 // indirect
 	gotest.tools/gotestsum v1.13.0 // indirect
 	honnef.co/go/tools v0.8.2 // indirect
-	k8s.io/apiserver v0.36.6 // indirect
-	k8s.io/controller-manager v0.36.6 // indirect
+	k8s.io/apiserver v0.36.6
+	k8s.io/controller-manager v0.36.6
 	k8s.io/kms v0.36.6 // indirect
 	k8s.io/kube-openapi v0.0.0-20260317180543-43fb72c5454a // indirect
 	k8s.io/streaming v0.36.6 // indirect

@@ -50,6 +50,8 @@ type Cloud struct {
 	client atomic.Pointer[kubernetes.Interface]
 	// running is set once the cluster's identity is known.
 	running atomic.Pointer[running]
+	// ended is set if load balancing ends although the Cloud has not: it says why.
+	ended atomic.Pointer[error]
 
 	// ctx is the life of everything that Initialize starts. The framework ends neither its stop channel nor its contexts
 	// in an orderly way, so it is a context of our own.
@@ -127,7 +129,9 @@ func (c *Cloud) run(client kubernetes.Interface) {
 
 	t, err := c.newTransport()
 	if err != nil {
-		logger.Error(err, "NSX cannot be reached with this configuration") // New has checked it, so a file has changed since
+		err = fmt.Errorf("NSX cannot be reached with this configuration: %w", err)
+		c.ended.Store(&err)
+		logger.Error(err, "Load balancing ended") // New has checked it, so a file has changed since
 		return
 	}
 	defer func() {
@@ -147,7 +151,9 @@ func (c *Cloud) run(client kubernetes.Interface) {
 		Audited:     c.audited.add,
 		Clock:       clock.RealClock{}, Random: rand.Float64, Record: events.record,
 	})
-	c.running.Store(&running{t, backend.Inventory(), engine})
+	r := &running{t, backend.Inventory(), engine}
+	c.running.Store(r)
+	c.work.Go(func() { c.keepPinging(c.ctx, r, backend) })
 	c.nodes.subscribe(engine.NodesChanged)
 	logger.Info("Load balancing on NSX", "cluster", c.o.Config.Cluster.Name, "clusterUID", uid, "managers", c.o.Config.NSX.Managers)
 	if err := engine.Run(c.ctx); err != nil && !errors.Is(err, context.Canceled) {

@@ -193,7 +193,7 @@ loadBalancer:
 	}
 	scrape := metrics.NewKubeRegistry()
 	scrape.CustomMustRegister(c.Collector())
-	if err := testutil.GatherAndCompare(scrape, strings.NewReader(strings.ReplaceAll(wantMetrics, "LB", lbService.ID()))); err != nil {
+	if err := testutil.GatherAndCompare(scrape, strings.NewReader(strings.ReplaceAll(wantMetrics, "LB", lbService.ID())), metricNames()...); err != nil {
 		t.Error(err)
 	}
 	// A Service that was deleted and created anew with the same name does not get the status of the one before.
@@ -223,6 +223,17 @@ loadBalancer:
 	}
 }
 
+// metricNames are the metrics in wantMetrics: all but those that are times.
+func metricNames() (names []string) {
+	for line := range strings.Lines(wantMetrics) {
+		if rest, ok := strings.CutPrefix(line, "# TYPE "); ok {
+			name, _, _ := strings.Cut(rest, " ")
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 const wantMetrics = `
 # HELP nsxt_ip_pool_addresses [ALPHA] Addresses in the allocation ranges of an IP pool of the cloud config.
 # TYPE nsxt_ip_pool_addresses gauge
@@ -246,6 +257,12 @@ nsxt_services 1
 # TYPE nsxt_pools_all_members_down gauge
 nsxt_pools_all_members_down{policy="Cluster"} 0
 nsxt_pools_all_members_down{policy="Local"} 0
+# HELP nsxt_ready [ALPHA] 1 if a check of readiness passes, else 0.
+# TYPE nsxt_ready gauge
+nsxt_ready{check="inventory"} 1
+nsxt_ready{check="nodes"} 1
+nsxt_ready{check="nsx"} 1
+nsxt_ready{check="writes"} 1
 `
 
 func TestSizeOfRanges(t *testing.T) {

@@ -25,6 +25,8 @@ func (c *Cloud) Collector() metrics.StableCollector {
 		capacity:       desc("lb_service_capacity_virtual_servers", "Virtual servers that a load-balancer service takes; absent when NSX does not tell.", "lb_service"),
 		attached:       desc("lb_service_virtual_servers", "Virtual servers attached to a load-balancer service, anybody's.", "lb_service"),
 		services:       desc("services", "Services that have anything in NSX."),
+		ready:          desc("ready", "1 if a check of readiness passes, else 0.", "check"),
+		lastSuccess:    desc("api_last_success_timestamp_seconds", "When NSX last answered a call; absent while it never has."),
 		audits:         desc("audit_actions_total", "What audits did about what they found.", "kind", "action"),
 		lastAudit:      desc("audit_last_success_timestamp_seconds", "When the last complete audit ended; absent while there was none."),
 		auditTook:      desc("audit_duration_seconds", "How long the last complete audit took; absent while there was none."),
@@ -38,13 +40,14 @@ type collector struct {
 	cloud *Cloud
 
 	poolSize, poolAllocated, poolUnrecorded, capacity, attached, services *metrics.Desc
-	audits, lastAudit, auditTook, allDown                                 *metrics.Desc
+	ready, lastSuccess, audits, lastAudit, auditTook, allDown             *metrics.Desc
 }
 
 // DescribeWithStability implements metrics.StableCollector.
 func (c *collector) DescribeWithStability(ch chan<- *metrics.Desc) {
 	for _, d := range []*metrics.Desc{
-		c.poolSize, c.poolAllocated, c.poolUnrecorded, c.capacity, c.attached, c.services, c.audits, c.lastAudit, c.auditTook, c.allDown,
+		c.poolSize, c.poolAllocated, c.poolUnrecorded, c.capacity, c.attached, c.services,
+		c.ready, c.lastSuccess, c.audits, c.lastAudit, c.auditTook, c.allDown,
 	} {
 		ch <- d
 	}
@@ -52,12 +55,28 @@ func (c *collector) DescribeWithStability(ch chan<- *metrics.Desc) {
 
 // CollectWithStability implements metrics.StableCollector.
 func (c *collector) CollectWithStability(ch chan<- metrics.Metric) {
-	r := c.cloud.running.Load()
-	if r == nil || !r.inventory.Loaded() {
-		return
-	}
 	tell := func(d *metrics.Desc, value float64, labels ...string) {
 		ch <- metrics.NewLazyConstMetric(d, metrics.GaugeValue, value, labels...)
+	}
+	if c.cloud.client.Load() == nil {
+		return
+	}
+	for _, check := range c.cloud.Readiness() {
+		passes := 1.0
+		if check.Fails() != nil {
+			passes = 0
+		}
+		tell(c.ready, passes, check.Name)
+	}
+	r := c.cloud.running.Load()
+	if r == nil {
+		return
+	}
+	if last := r.transport.Reach().Last(); !last.IsZero() {
+		tell(c.lastSuccess, float64(last.UnixMilli())/1000)
+	}
+	if !r.inventory.Loaded() {
+		return
 	}
 	for _, p := range r.inventory.IPPools() {
 		if p.ID == "" || p.Name == "" {

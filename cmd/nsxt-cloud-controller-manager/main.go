@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"syscall"
@@ -48,12 +49,16 @@ func newCommand() (*cobra.Command, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the command: %w", err)
 	}
-	controllers := app.DefaultInitFuncConstructors
+	controllers := maps.Clone(app.DefaultInitFuncConstructors)
 	delete(controllers, cpnames.NodeRouteController) // NSX routes without our help
+	controllers[watchdogController] = newWatchdog()
 
 	stop := make(chan struct{})
-	started := func(c *cloud.Cloud) { stopOnSignal(c, stop) }
-	command := app.NewCloudControllerManagerCommand(o, initializer(o, started), controllers, cpnames.CCMControllerAliases(), cliflag.NamedFlagSets{}, stop)
+	started := func(c *appconfig.CompletedConfig, provider *cloud.Cloud) error {
+		stopOnSignal(provider, stop)
+		return serve(c, provider, stop)
+	}
+	command := app.NewCloudControllerManagerCommand(o, initializer(started), controllers, cpnames.CCMControllerAliases(), cliflag.NamedFlagSets{}, stop)
 	command.Use = "nsxt-cloud-controller-manager"
 	command.Long = `nsxt-cloud-controller-manager gives Services of type LoadBalancer a floating IP and virtual servers on NSX-T,
 and Nodes their provider ids, addresses, zones and life cycle from vCenter.
@@ -79,14 +84,16 @@ It is configured by the file given with --cloud-config.`
 }
 
 // initializer makes the Cloud from the config file. The framework gives it no way to return an error.
-func initializer(o *options.CloudControllerManagerOptions, started func(*cloud.Cloud)) app.InitCloudFunc {
+func initializer(started func(*appconfig.CompletedConfig, *cloud.Cloud) error) app.InitCloudFunc {
 	return func(c *appconfig.CompletedConfig) cloudprovider.Interface {
 		provider, err := newCloud(c)
+		if err == nil {
+			err = started(c, provider)
+		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			klog.FlushAndExit(klog.ExitFlushTimeout, 1)
 		}
-		started(provider)
 		return provider
 	}
 }

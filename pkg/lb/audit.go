@@ -126,7 +126,9 @@ func (a *auditor) run(ctx context.Context, mode config.AuditMode) (AuditReport, 
 		auditor: a, repairs: mode != config.AuditModeReport && mode != config.AuditModeOff, seen: map[string]bool{},
 		report: AuditReport{Mode: mode, Started: a.e.o.Clock.Now(), Entries: []AuditEntry{}},
 	}
+	r.under = a.e.watchdog.begin("the audit")
 	err = r.compare(ctx, services)
+	r.under.end()
 	r.report.Duration = a.e.o.Clock.Since(r.report.Started)
 	a.e.audited(r.report, err)
 	select {
@@ -146,6 +148,7 @@ func (a *auditor) services() ([]*corev1.Service, bool) {
 // round is one audit under way.
 type round struct {
 	*auditor
+	under *activity
 	// repairs tells whether it writes to NSX.
 	repairs bool
 	// seen are the findings about what the cluster shares, which every Service's plan shows again.
@@ -160,6 +163,7 @@ func (r *round) compare(ctx context.Context, services []*corev1.Service) error {
 	var failed several
 	r.shared(ctx)
 	for _, svc := range slices.SortedFunc(slices.Values(services), byName) {
+		r.under.progress()
 		failed.add(r.service(ctx, svc))
 	}
 	failed.add(r.removeOrphans(ctx, services))
@@ -261,6 +265,7 @@ func (r *round) removeOrphans(ctx context.Context, services []*corev1.Service) e
 			first = now
 		}
 		r.orphans[o.UID] = first // until it is gone
+		r.under.progress()
 		f := nsx.Finding{Kind: nsx.KindService, ID: o.Name, What: fmt.Sprintf("(%s) is gone, and what it had in NSX is still there", o.UID)}
 		if now.Sub(first) < sightingGap {
 			r.note(ctx, "", ActionSight, f)
@@ -319,6 +324,7 @@ func (r *round) addresses(ctx context.Context, services []*corev1.Service) error
 				first = now
 			}
 			r.unrecorded[addr] = first
+			r.under.progress()
 			f := nsx.Finding{Kind: nsx.KindAddress, ID: addr.String(), What: fmt.Sprintf("of IP pool %q is allocated, and no virtual server has it", p.Name)}
 			switch {
 			case now.Sub(first) < max(sightingGap, p.ReleaseDelay): // a released address may stay listed for a while

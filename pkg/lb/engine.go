@@ -26,10 +26,11 @@ const (
 // Until Run has read the inventory and the nodes are known, Ensure, Get, Delete and Plan fail with ErrNotLoaded. Errors
 // that know when to try again are, or wrap, an *nsx.RetryAt.
 type Engine struct {
-	o       Options
-	locks   keyedLocks
-	refresh *refresher
-	auditor *auditor
+	o        Options
+	locks    keyedLocks
+	refresh  *refresher
+	auditor  *auditor
+	watchdog *watchdog
 
 	// wake has an item when there is a new list of nodes, untidy when something may have gone out of use in NSX.
 	wake, untidy chan struct{}
@@ -60,7 +61,7 @@ func New(o Options) *Engine {
 		wake:    make(chan struct{}, 1),
 		untidy:  make(chan struct{}, 1),
 	}
-	e.auditor = newAuditor(e)
+	e.auditor, e.watchdog = newAuditor(e), newWatchdog(o.Clock)
 	return e
 }
 
@@ -68,14 +69,30 @@ func (e *Engine) inv() *nsx.Inventory { return e.o.Backend.Inventory() }
 
 // Ready is nil once inventory and nodes are known; before that it wraps ErrNotLoaded and says what is missing, and why.
 func (e *Engine) Ready() error {
+	if err := e.InventoryKnown(); err != nil {
+		return err
+	}
+	return e.NodesKnown()
+}
+
+// InventoryKnown is nil once what the cluster has in NSX has been read; before that it wraps ErrNotLoaded and says why not.
+func (e *Engine) InventoryKnown() error {
+	if e.inv().Loaded() {
+		return nil
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	switch {
-	case !e.inv().Loaded() && e.loadErr != nil:
+	if e.loadErr != nil {
 		return fmt.Errorf("%w: reading what the cluster has in NSX: %w", ErrNotLoaded, e.loadErr)
-	case !e.inv().Loaded():
-		return fmt.Errorf("%w: what the cluster has in NSX has not been read", ErrNotLoaded)
-	case !e.decided:
+	}
+	return fmt.Errorf("%w: what the cluster has in NSX has not been read", ErrNotLoaded)
+}
+
+// NodesKnown is nil once the node set has been decided; before that it wraps ErrNotLoaded.
+func (e *Engine) NodesKnown() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if !e.decided {
 		return fmt.Errorf("%w: the cluster's nodes are not known", ErrNotLoaded)
 	}
 	return nil
@@ -90,13 +107,16 @@ func (e *Engine) begin(ctx context.Context, o nsx.Owner) (end func(), err error)
 	if !e.enter() {
 		return nil, fmt.Errorf("%s: %w", o, nsx.ErrStopping)
 	}
+	under := e.watchdog.begin("Service " + o.Name)
 	unlock, err := e.locks.lock(ctx, o.UID)
 	if err != nil {
+		under.end()
 		e.running.Done()
 		return nil, fmt.Errorf("waiting for what is being done for %s: %w", o, err)
 	}
 	end = func() {
 		unlock()
+		under.end()
 		e.running.Done()
 	}
 	if err := e.o.Backend.Settle(ctx, o); err != nil {

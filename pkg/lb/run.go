@@ -40,7 +40,9 @@ func (e *Engine) Run(ctx context.Context) error {
 func (e *Engine) load(ctx context.Context) bool {
 	b := backoff{e: e}
 	for {
+		under := e.watchdog.begin("reading what the cluster has in NSX")
 		err := e.o.Backend.Load(ctx)
+		under.end()
 		if err == nil {
 			return true
 		}
@@ -85,7 +87,13 @@ func (e *Engine) keepNodes(ctx context.Context) {
 		set:     NewNodeSet(e.o.Config.NotReadyGrace, e.o.Config.DrainTime),
 		backoff: backoff{e: e},
 	}
-	for e.sleep(ctx, w.step(ctx), e.wake) {
+	for {
+		under := e.watchdog.begin("the node set")
+		next := w.step(ctx)
+		under.end()
+		if !e.sleep(ctx, next, e.wake) {
+			return
+		}
 	}
 }
 

@@ -22,7 +22,10 @@ func (e *Engine) keepTidy(ctx context.Context) {
 	b := backoff{e: e}
 	for {
 		var again time.Time
-		if err := e.o.Backend.Tidy(ctx); err != nil {
+		under := e.watchdog.begin("deleting what no Service uses any more")
+		err := e.o.Backend.Tidy(ctx)
+		under.end()
+		if err != nil {
 			again = b.retry(err)
 			klog.FromContext(ctx).Error(err, "Deleting what no Service uses any more failed", "retryAt", again)
 		} else {

@@ -105,6 +105,7 @@ func (c *Client) find(ctx context.Context, what string, q query) (VM, error) {
 				a.vm, err = s.find(ctx, q)
 				return err
 			})
+			s.heard(ctx, a.err)
 			answers <- a
 		})
 	}

@@ -18,6 +18,8 @@ import (
 	"github.com/vmware/govmomi/vim25/soap"
 	"github.com/vmware/govmomi/vim25/types"
 	"k8s.io/klog/v2"
+
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/reach"
 )
 
 // server is one vCenter: its connections and its two sessions, one of the SDK (SOAP) and one of the tag service
@@ -32,6 +34,7 @@ type server struct {
 	login     *login
 	sdk       *sessions[*govmomi.Client]
 	tags      *sessions[*tags.Manager]
+	reach     *reach.Record
 
 	mu     sync.Mutex
 	places map[types.ManagedObjectReference]place // of VMs and hosts, remembered for a while
@@ -58,6 +61,7 @@ func newServer(config Server, opts Options) (*server, error) {
 		transport: soap.NewClient(endpoint, config.Insecure),
 		login:     &login{credentials: config.Credentials, clock: opts.Clock},
 		places:    map[types.ManagedObjectReference]place{},
+		reach:     reach.New(opts.Clock),
 	}
 	transport := s.transport.DefaultTransport()
 	transport.TLSClientConfig = trust

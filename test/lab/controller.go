@@ -21,6 +21,7 @@ type Controller struct {
 
 	mu      sync.Mutex
 	process *process // nil: told to be off
+	address netip.AddrPort
 }
 
 func (c *Controller) get() *process {
@@ -88,8 +89,15 @@ func (c *Controller) Start() error {
 	if err != nil {
 		return fmt.Errorf("the %s: %w", c.name, err)
 	}
-	c.process = p
+	c.process, c.address = p, port
 	return nil
+}
+
+// URL is where the controller serves its health, metrics and audits: another one after each start.
+func (c *Controller) URL() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return "https://" + c.address.String()
 }
 
 // Stop ends the controller as Kubernetes ends a Pod: SIGTERM, and SIGKILL when the context ends.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"net/url"
 	"slices"
 
@@ -57,4 +58,11 @@ func (b *Backend) PoolHealth(ctx context.Context) ([]nsx.PoolHealth, error) {
 		}
 	}
 	return sortedValues(found), nil
+}
+
+// Ping is the smallest call that NSX answers with the rights that the controller has anyway, for the transport to know whether
+// NSX is reached.
+func (b *Backend) Ping(ctx context.Context) error {
+	_, err := b.api.do(ctx, http.MethodGet, "/loadbalancer/services", url.Values{"page_size": {"1"}}, nil)
+	return err
 }

@@ -71,14 +71,29 @@ func (g *gate) enter() error {
 	tell := g.look()
 	defer tell()
 	defer g.mu.Unlock()
+	err := g.barred()
+	if err == nil {
+		g.inFlight++
+	}
+	return err
+}
+
+// barred is why no write goes out, under the lock; nil when they do.
+func (g *gate) barred() error {
 	switch {
 	case g.closed:
 		return nsx.ErrStopping
 	case g.stalls > 0:
 		return fmt.Errorf("%w: the process stood still for more than %v", nsx.ErrStopping, g.maxStall)
 	}
-	g.inFlight++
 	return nil
+}
+
+// open is nil while writes go out. It changes nothing.
+func (g *gate) open() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.barred()
 }
 
 func (g *gate) leave() {

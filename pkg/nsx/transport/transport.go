@@ -14,6 +14,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsx"
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/reach"
 )
 
 const (
@@ -35,6 +36,7 @@ type Transport struct {
 	queue    *queue
 	gate     *gate
 	managers *managers
+	reach    *reach.Record
 	auth     authenticator
 
 	stop       context.CancelFunc
@@ -63,6 +65,7 @@ func New(o Options) (*Transport, error) {
 		queue:     newQueue(&o),
 		gate:      newGate(&o),
 		managers:  newManagers(urls, o.Clock),
+		reach:     reach.New(o.Clock),
 	}
 	switch guard := (&guard{clock: o.Clock}); {
 	case o.ClientCertificate != nil:
@@ -88,6 +91,12 @@ func (t *Transport) CloseWrites() { t.gate.close() }
 // ReopenWrites clears one stall, after which the caller has made sure that the lease is still its own. Writes go out again
 // when all stalls are cleared: one that has come while the caller did so is not. It does not undo CloseWrites.
 func (t *Transport) ReopenWrites() { t.gate.reopen() }
+
+// WritesOpen is nil while writes go out, and else the error that they get: after CloseWrites, and during a stall.
+func (t *Transport) WritesOpen() error { return t.gate.open() }
+
+// Reach tells how the latest calls went: whether NSX answers us, and accepts who we are.
+func (t *Transport) Reach() *reach.Record { return t.reach }
 
 // Drain waits until every write that was sent has its answer, or the context ends. Reads are not waited for: they may
 // come without end, and change nothing.
@@ -159,6 +168,7 @@ func (t *Transport) do(ctx context.Context, c *call) attempt {
 	for {
 		c.tries++
 		a := t.try(ctx, c)
+		t.remember(ctx, a)
 		if !isRead(c.Method) && (a.fate == lost || a.fate == broken) {
 			c.lost = true
 		}
@@ -191,6 +201,18 @@ func (t *Transport) do(ctx context.Context, c *call) attempt {
 			a.err = after(context.Cause(ctx), a.err)
 			return a
 		}
+	}
+}
+
+// remember takes note of whether NSX was reached. What a caller broke off, what we may not send and what is throttled tell
+// nothing.
+func (t *Transport) remember(ctx context.Context, a attempt) {
+	switch {
+	case a.fate == answered:
+		t.reach.Done(nil)
+	case a.fate == barred, a.fate == throttled, ctx.Err() != nil:
+	default:
+		t.reach.Done(a.err)
 	}
 }
 
