@@ -4,7 +4,6 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"strings"
 )
 
 // Endpoint is a path that the simulator serves, with {id} for what clients choose
@@ -65,8 +64,12 @@ func (s *Sim) addPolicyEndpoints(add func(string, ...string), addSubs func(strin
 	infra := policyBase + "/infra"
 	add(infra, http.MethodGet, http.MethodPatch)
 	for _, path := range []string{"/search", "/search/query", "/infra/realized-state/realized-entities", "/infra/realized-state/status",
-		"/infra/domains", "/infra/sites", parentCollection(enforcementPoint), edgeClusters, edgeClusters + "/{id}"} {
+		"/infra/domains", "/infra/sites", "/infra/sites/default/enforcement-points", edgeClusters + "/{id}/edge-nodes"} {
 		add(policyBase+path, http.MethodGet)
+	}
+	for _, f := range reflections {
+		add(policyBase+f.path, http.MethodGet)
+		add(policyBase+f.path+"/{id}", http.MethodGet)
 	}
 	for path := range fixedObjects {
 		add(policyBase+"/"+path, http.MethodGet)
@@ -82,6 +85,3 @@ func (s *Sim) addPolicyEndpoints(add func(string, ...string), addSubs func(strin
 		addSubs(base+"/{id}", k.subs)
 	}
 }
-
-// parentCollection gives the path without its last segment.
-func parentCollection(path string) string { return path[:strings.LastIndexByte(path, '/')] }

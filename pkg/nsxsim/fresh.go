@@ -8,7 +8,10 @@ import (
 	"github.com/google/uuid"
 )
 
-const systemUser = "system"
+const (
+	systemUser           = "system"
+	overlayTransportZone = "nsx-overlay-transportzone"
+)
 
 // systemObject is made by NSX itself, with its defaults.
 type systemObject struct {
@@ -30,7 +33,7 @@ var systemObjects = []systemObject{
 	{KindMonitor, "default-passive-lb-monitor", "LbPassiveMonitor", nil},
 	{KindClientSSLProfile, "default-balanced-client-ssl-profile", "LbClientSslProfile", nil},
 	{KindServerSSLProfile, "default-balanced-server-ssl-profile", "LbServerSslProfile", nil},
-	{KindTransportZone, "nsx-overlay-transportzone", "TransportZone", Object{"transport_type": "OVERLAY", "is_default": true, "host_switch_name": "nsxHostSwitch"}},
+	{KindTransportZone, overlayTransportZone, "TransportZone", Object{"transport_type": "OVERLAY", "is_default": true, "host_switch_name": "nsxHostSwitch"}},
 	{KindTransportZone, "nsx-vlan-transportzone", "TransportZone", Object{"transport_type": "VLAN", "is_default": true, "host_switch_name": "nsxHostSwitch"}},
 }
 

@@ -80,6 +80,7 @@ func (s *Sim) committed(o *object) {
 		index = s.policy.index
 	}
 	index.learn(s.clock.Now(), ref, s.store.get(ref.kind, ref.id))
+	s.indexReflection(o)
 	if s.plane != nil && o.kind.traffic {
 		s.plane.mark()
 	}

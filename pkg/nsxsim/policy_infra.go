@@ -5,20 +5,19 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"net/http"
 	"slices"
 	"strings"
 )
 
-// The tree below /infra: as a whole, by PATCH /infra and GET /infra?filter=, and
-// its parts that never change.
+// The tree below /infra as a whole: PATCH /infra and GET /infra?filter=.
 
 // treeOp is one object of a tree: to be patched, or to be deleted.
 type treeOp struct {
 	kind   *policyKind
 	path   string
 	remove bool
+	strict bool // the patch must carry the present revision, if any
 	patch  document
 }
 
@@ -35,6 +34,9 @@ func patchInfra(r *request) (*response, *Error) {
 	ops, err := r.sim.treeOps(nil, "/infra", tree)
 	if err != nil {
 		return nil, err
+	}
+	for i := range ops {
+		ops[i].strict = r.query.Get("enforce_revision_check") == "true"
 	}
 	if err := r.sim.applyTree(r.author, ops); err != nil {
 		return nil, err
@@ -168,6 +170,11 @@ func (s *Sim) applyOp(by author, op treeOp) *Error {
 	if op.remove {
 		return s.removeIntent(by, op.path, false)
 	}
+	if old := s.store.get(op.kind.name, op.path); old != nil && op.strict {
+		if revision, ok := op.patch.integer("_revision"); ok && revision != old.revision {
+			return s.stale(old)
+		}
+	}
 	_, err := s.patchIntent(by, op.kind, op.path, op.patch)
 	return err
 }
@@ -251,70 +258,6 @@ func (s *Sim) childOf(user string, k *policyKind, o *object, types []string) jso
 		doc["children"] = children
 	}
 	return encode(map[string]any{"resource_type": "Child" + k.child, "id": doc.ID(), "marked_for_delete": false, k.child: doc})
-}
-
-// fixed is an object that each NSX has and nobody changes.
-func fixed(resource, path string) map[string]any {
-	id := path[strings.LastIndexByte(path, '/')+1:]
-	return map[string]any{
-		"resource_type": resource, "id": id, "display_name": id, "path": path, "relative_path": id, "marked_for_delete": false,
-		"_create_user": systemUser, "_system_owned": true, "_protection": "NOT_PROTECTED", "_revision": 0,
-	}
-}
-
-var fixedObjects = map[string]map[string]any{
-	"infra/domains/default":                          fixed("Domain", "/infra/domains/default"),
-	"infra/sites/default":                            fixed("Site", "/infra/sites/default"),
-	"infra/sites/default/enforcement-points/default": fixed("EnforcementPoint", "/infra/sites/default/enforcement-points/default"),
-}
-
-// fixedRoute serves the parts of the tree that do not hold intents: domains,
-// sites, edge clusters and the realised state.
-func (s *Sim) fixedRoute(r *request, path string) (route, bool) {
-	rt := route{op: r.Method + " " + policyBase + "/" + path}
-	clusters := strings.TrimPrefix(edgeClusters, "/")
-	switch {
-	case fixedObjects[path] != nil:
-		rt.serve = func(*request) (*response, *Error) {
-			return &response{status: http.StatusOK, body: encode(fixedObjects[path])}, nil
-		}
-	case path == "infra/domains", path == "infra/sites", path == "infra/sites/default/enforcement-points":
-		rt.serve = func(r *request) (*response, *Error) {
-			return r.page([]any{fixedObjects[path+"/default"]})
-		}
-	case path == clusters:
-		rt.serve = func(r *request) (*response, *Error) {
-			list := []any{}
-			for _, o := range r.sim.store.list(KindEdgeCluster) {
-				list = append(list, policyEdgeCluster(o))
-			}
-			return r.page(list)
-		}
-	case strings.HasPrefix(path, clusters+"/"):
-		rt.op = r.Method + " " + policyBase + edgeClusters + "/{id}"
-		rt.serve = func(r *request) (*response, *Error) {
-			o := r.sim.edgeClusterAt("/" + path)
-			if o == nil {
-				return nil, r.sim.notFound("/" + path)
-			}
-			return &response{status: http.StatusOK, body: encode(policyEdgeCluster(o))}, nil
-		}
-	case path == "infra/realized-state/realized-entities":
-		rt.serve = realizedEntities
-	case path == "infra/realized-state/status":
-		rt.serve = realizedStatus
-	default:
-		return rt, false
-	}
-	return readOnly(r, rt), true
-}
-
-func policyEdgeCluster(o *object) map[string]any {
-	doc := maps.Clone(fixed("PolicyEdgeCluster", edgeClusters+"/"+o.id))
-	doc["display_name"], doc["nsx_id"], doc["parent_path"] = o.doc["display_name"], o.id, parentPath(edgeClusters+"/"+o.id)
-	doc["member_node_type"] = o.doc["member_node_type"]
-	doc["_system_owned"], doc["_create_user"] = false, o.doc["_create_user"]
-	return doc
 }
 
 // Intents for tests and set-up, without HTTP.

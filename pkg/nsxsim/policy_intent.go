@@ -3,6 +3,7 @@ package nsxsim
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -165,10 +166,11 @@ func (s *Sim) resolvePaths(by author, k *policyKind, path string, doc document) 
 	}
 	var refs []objectRef
 	for _, f := range ids {
-		if s.store.get(f.kinds[0], f.id) == nil && !by.dangling {
+		i := slices.IndexFunc(f.kinds, func(target Kind) bool { return s.store.get(target, f.id) != nil })
+		if i < 0 && !by.dangling {
 			return nil, invalidPath(f.id)
 		}
-		refs = append(refs, objectRef{f.kinds[0], f.id})
+		refs = append(refs, objectRef{f.kinds[max(i, 0)], f.id})
 	}
 	return refs, nil
 }

@@ -3,7 +3,6 @@ package nsxsim
 import (
 	"fmt"
 	"net/netip"
-	"strings"
 
 	"go4.org/netipx"
 )
@@ -17,6 +16,7 @@ const (
 	KindPolicyTier1              Kind = "Tier1"
 	KindPolicyTier1LocaleService Kind = "Tier1LocaleServices"
 	KindPolicyTier1StaticRoutes  Kind = "Tier1StaticRoutes"
+	KindPolicySegment            Kind = "Segment"
 	KindPolicyGroup              Kind = "Group"
 	KindPolicyIPPool             Kind = "IpAddressPool"
 	KindPolicyIPSubnet           Kind = "IpAddressPoolSubnet"
@@ -95,6 +95,18 @@ func policyKinds() []*policyKind {
 		{
 			kind:   kind{name: KindPolicyTier1StaticRoutes, types: []string{"StaticRoutes"}, fields: staticRoutes},
 			parent: KindPolicyTier1, collection: "static-routes", child: "StaticRoutes", target: KindStaticRoute, realize: realizeStaticRoutes,
+		},
+		{
+			kind: kind{name: KindPolicySegment, types: []string{"Segment"}, check: checkSegment, fields: []field{
+				{name: "transport_zone_path", shape: stringShape},
+				{name: "connectivity_path", shape: stringShape, ref: []Kind{KindPolicyTier1, KindPolicyTier0}},
+				{name: "admin_state", shape: stringShape, def: `"UP"`, oneOf: []string{"UP", "DOWN"}},
+				{name: "replication_mode", shape: stringShape, def: `"MTEP"`, oneOf: []string{"MTEP", "SOURCE"}},
+				{name: "vlan_ids", shape: listShape, item: &field{shape: stringShape, min: 1}},
+				{name: "subnets", shape: listShape, fields: []field{{name: "gateway_address", shape: stringShape, check: checkPrefix}}},
+				{name: "type", readOnly: true},
+			}},
+			collection: "segments", child: "Segment", target: KindLogicalSwitch, realize: realizeSegment,
 		},
 		{
 			kind: kind{name: KindPolicyGroup, types: []string{"Group"}, refs: groupPaths, check: checkPolicyGroup, subs: policyGroupSubs, fields: []field{
@@ -302,9 +314,6 @@ var policyFields = []field{
 
 // The rules of the Policy API that go across fields and objects.
 
-// edgeClusters is where the Policy API shows the Manager's edge clusters.
-const edgeClusters = "/infra/sites/default/enforcement-points/default/edge-clusters"
-
 func checkLocaleServices(c *change) *Error {
 	if path := c.doc.str("edge_cluster_path"); path != "" {
 		if c.edgeClusterAt(path) == nil {
@@ -312,15 +321,6 @@ func checkLocaleServices(c *change) *Error {
 		}
 	}
 	return nil
-}
-
-// edgeClusterAt gives the Manager's edge cluster by its policy path.
-func (s *Sim) edgeClusterAt(path string) *object {
-	id, ok := strings.CutPrefix(path, edgeClusters+"/")
-	if !ok {
-		return nil
-	}
-	return s.store.get(KindEdgeCluster, id)
 }
 
 // checkPolicySubnet: ranges lie in the subnet, and overlap none of the pool.

@@ -10,8 +10,6 @@ import (
 // What became of intents, and what the load balancer reports of them: the same
 // as of the Manager's objects, under paths.
 
-const enforcementPoint = "/infra/sites/default/enforcement-points/default"
-
 func searchPolicy(r *request) (*response, *Error) { return r.sim.policy.index.serve(r) }
 
 // intentOf finds the intent that a request asks the state of.

@@ -187,7 +187,7 @@ func TestPolicyRefuses(t *testing.T) {
 		{"a range outside of its subnet", "PATCH", "/infra/ip-pools/i/ip-subnets/s2", doc{"resource_type": "IpAddressPoolStaticSubnet", "cidr": "10.1.0.0/24", "allocation_ranges": []doc{{"start": "10.2.0.1", "end": "10.2.0.2"}}}, 400, "500100", "does not lie"},
 		{"ranges that overlap", "PATCH", "/infra/ip-pools/i/ip-subnets/s2", doc{"resource_type": "IpAddressPoolStaticSubnet", "cidr": "10.9.0.0/24", "allocation_ranges": []doc{{"start": "10.9.0.2", "end": "10.9.0.9"}}}, 400, "500100", "overlaps"},
 		{"a block subnet", "PATCH", "/infra/ip-pools/i/ip-subnets/s2", doc{"resource_type": "IpAddressPoolBlockSubnet"}, 400, "255", "resource_type"},
-		{"an unknown collection", "GET", "/infra/segments", nil, 404, "98", "could not be found"},
+		{"an unknown collection", "GET", "/infra/frobs", nil, 404, "98", "could not be found"},
 		{"an unknown API", "GET", "/orgs", nil, 404, "98", "could not be found"},
 		{"an empty segment", "GET", "/infra//lb-pools", nil, 404, "98", "could not be found"},
 		{"POST on a collection", "POST", "/infra/lb-pools", "{}", 405, "98", "POST"},
