@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -41,7 +43,7 @@ func (t Topology) network() []batch {
 	}
 	client.commands = append(client.commands, "link set eth0 up", fmt.Sprintf("route add default via %s", edgeOnOutside))
 
-	cable, cp := t.cable(t.ControlPlane(), "cp", fmt.Sprintf("%s/%d", controlPlane, lan.Bits()))
+	cable, cp := t.cable(t.ControlPlane(), "cp", controlPlane)
 	batches := []batch{edge, client, cable, cp}
 	for i := 1; i <= t.Nodes; i++ {
 		batches = append(batches, t.nodeNetwork(i)...)
@@ -53,7 +55,7 @@ func (t Topology) network() []batch {
 
 // nodeNetwork lists the commands for one node, whose namespace is new.
 func (t Topology) nodeNetwork(i int) []batch {
-	cable, node := t.cable(t.Node(i), t.NodeName(i), fmt.Sprintf("%s/%d", t.NodeAddress(i), lan.Bits()))
+	cable, node := t.cable(t.Node(i), t.NodeName(i), t.NodeAddress(i))
 	for j := 1; j <= t.Nodes; j++ {
 		if j != i {
 			node.commands = append(node.commands, fmt.Sprintf("route add %s via %s", t.NodePods(j), t.NodeAddress(j)))
@@ -62,15 +64,16 @@ func (t Topology) nodeNetwork(i int) []batch {
 	return []batch{cable, node}
 }
 
-// cable connects a place to the LAN, where the edge is its way out.
-func (t Topology) cable(to Place, link, address string) (edge, other batch) {
+// cable connects a place to the LAN, where the edge is its way out. Its hardware address is the same after a reboot.
+func (t Topology) cable(to Place, link string, address netip.Addr) (edge, other batch) {
 	edge = batch{t.Edge(), []string{
 		fmt.Sprintf("link add %s type veth peer name eth0 netns %s", link, to),
 		fmt.Sprintf("link set %s master %s up", link, lanLink),
 	}}
 	other = batch{to, []string{
 		"link set lo up",
-		fmt.Sprintf("addr add %s dev eth0", address),
+		fmt.Sprintf("link set eth0 address %s", net.HardwareAddr(append([]byte{2, 0}, address.AsSlice()...))),
+		fmt.Sprintf("addr add %s/%d dev eth0", address, lan.Bits()),
 		"link set eth0 up",
 		fmt.Sprintf("route add default via %s", edgeOnLAN),
 	}}
