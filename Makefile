@@ -39,7 +39,7 @@ bin/e2e-cluster:
 
 # One test after the other, and the upstream ones several at a time.
 E2E_TEST = go tool gotestsum --format testname --junitfile .cache/e2e/junit.xml -- \
-	-tags e2e -count 1 -timeout 60m -parallel 7 ./test/e2e -args -logs=$(CURDIR)/.cache/e2e/logs $(E2E)
+	-tags e2e -count 1 -timeout 60m -parallel 9 ./test/e2e -args -logs=$(CURDIR)/.cache/e2e/logs $(E2E)
 
 e2e: build bin/kube bin/e2e ## Test end to end on real nodes in network namespaces; needs root. E2E=FLAGS: see docs.
 	@mkdir -p .cache/e2e

@@ -46,9 +46,9 @@ func (s *stage) visited() (vips map[string]netip.Addr, goHome func(during string
 	}
 }
 
-// controllerKilled kills the leading controller's process under traffic, in the middle of work. Another one takes over.
-func controllerKilled(t *testing.T, w *world) {
-	s := newStage(t, w)
+// TestControllerKilled kills the leading controller's process under traffic, in the middle of work. Another one takes over.
+func TestControllerKilled(t *testing.T) {
+	s := newStage(t)
 	s.excused = leaderElection
 	vips, goHome := s.visited()
 	killed := time.Now()
@@ -63,9 +63,9 @@ func controllerKilled(t *testing.T, w *world) {
 	s.sole(vips)
 }
 
-// controllerReplaced deletes the leading controller's Pod under traffic, as an update of its Deployment does.
-func controllerReplaced(t *testing.T, w *world) {
-	s := newStage(t, w)
+// TestControllerReplaced deletes the leading controller's Pod under traffic, as an update of its Deployment does.
+func TestControllerReplaced(t *testing.T) {
+	s := newStage(t)
 	s.excused = leaderElection
 	vips, goHome := s.visited()
 	pod, err := s.Leader(s.ctx)
@@ -113,10 +113,10 @@ func leaderElection(line string) bool {
 	return strings.Contains(line, "leaderelection") || strings.Contains(line, "leader election")
 }
 
-// nsxDown has NSX's API refuse everything for minutes, under traffic. Pods move meanwhile: the edge follows by itself. What
+// TestNSXDown has NSX's API refuse everything for minutes, under traffic. Pods move meanwhile: the edge follows by itself. What
 // was asked for meanwhile is done afterwards.
-func nsxDown(t *testing.T, w *world) {
-	s := newStage(t, w)
+func TestNSXDown(t *testing.T) {
+	s := newStage(t)
 	vips, goHome := s.visited()
 	moving := s.pods("moving", s.Nodes[0])
 	_, follows := s.service("moving", "moving", corev1.ServiceExternalTrafficPolicyLocal)

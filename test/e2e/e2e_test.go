@@ -4,10 +4,13 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -25,42 +28,93 @@ var (
 // startWithin bounds the start of the cluster.
 const startWithin = 3 * time.Minute
 
-// TestE2E starts a cluster and plays all tests in it, one after the other: most of them take something away that the others
-// need.
-func TestE2E(t *testing.T) {
-	// Ctrl-C ends the tests, and the cluster with them.
-	ctx, stop := signal.NotifyContext(t.Context(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	w := &world{Cluster: start(ctx, t)}
-	for _, test := range []struct {
-		name string
-		play func(*testing.T, *world)
-	}{
-		{"LoadBalancers", upstream},
-		{"Packets", packets},
-		{"PolicyFlips", policyFlips},
-		{"TwentyServices", twentyServices},
-		{"Monitors", monitors},
-		{"NodeExcluded", nodeExcluded},
-		{"NodeDrained", nodeDrained},
-		{"NodePoweredOff", nodePoweredOff},
-		{"ControllerKilled", controllerKilled},
-		{"ControllerReplaced", controllerReplaced},
-		{"NSXDown", nsxDown},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			if err := ctx.Err(); err != nil {
-				t.Fatal(context.Cause(ctx))
-			}
-			test.play(t, w)
-		})
-	}
-}
-
-// world is the cluster, and what all tests share.
+// world is the cluster, which the first test starts, and what all tests share.
 type world struct {
 	*cluster.Cluster
+	ends  context.Context // ends with Ctrl-C
+	start func() error
 	ports atomic.Uint32 // of visits so far
+}
+
+// theWorld is set by TestMain.
+var theWorld *world
+
+// TestMain sees to the end of the cluster, however the tests end.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	w := &world{ends: ctx}
+	w.start = sync.OnceValue(w.startCluster)
+	theWorld = w
+	code := m.Run()
+	if err := w.end(code != 0); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = max(code, 1)
+	}
+	os.Exit(code)
+}
+
+// inWorld is the cluster for a test.
+func inWorld(t *testing.T) *world {
+	t.Helper()
+	w := theWorld
+	if w.ends.Err() != nil {
+		t.Fatal("interrupted")
+	}
+	if err := w.start(); err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// context ends with the test, and when all tests are to end.
+func (w *world) context(t *testing.T) context.Context {
+	ctx, cancel := context.WithCancel(t.Context())
+	unlink := context.AfterFunc(w.ends, cancel)
+	t.Cleanup(func() {
+		unlink()
+		cancel()
+	})
+	return ctx
+}
+
+func (w *world) startCluster() error {
+	wrong, err := defects()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(w.ends, startWithin)
+	defer cancel()
+	began := time.Now()
+	w.Cluster, err = cluster.Start(ctx, cluster.Options{ProxyMode: *proxyMode, Defects: wrong, LogDir: *logDir})
+	if err != nil {
+		return err
+	}
+	fmt.Printf("cluster %d with kube-proxy in mode %s is up after %.1f s\n", w.Topology.Number, *proxyMode, time.Since(began).Seconds())
+	if len(wrong) > 0 {
+		fmt.Printf("NSX's edge does wrong: %v. Tests shall fail.\n", wrong)
+	}
+	return nil
+}
+
+// end ends the cluster. When tests have failed, its logs are kept.
+func (w *world) end(failed bool) error {
+	if w.Cluster == nil {
+		return nil
+	}
+	ctx := context.WithoutCancel(w.ends)
+	var errs []error
+	if failed {
+		dir := *logDir
+		if dir == "" {
+			dir = w.Dir + "-logs"
+		}
+		errs = append(errs, w.CollectLogs(ctx, dir))
+		dir, _ = filepath.Abs(dir)
+		fmt.Printf("the logs of the cluster are in %s\n", dir)
+	}
+	return errors.Join(append(errs, w.Close(ctx))...)
 }
 
 // port is a port for a client. It is chosen here, so that it is known of connections that fail too; below those that the
@@ -68,35 +122,4 @@ type world struct {
 func (w *world) port() uint16 {
 	const first, number = 10000, 20000
 	return uint16(first + w.ports.Add(1)%number)
-}
-
-// start starts the cluster, and sees to its end.
-func start(ctx context.Context, t *testing.T) *cluster.Cluster {
-	t.Helper()
-	began := time.Now()
-	starting, cancel := context.WithTimeout(ctx, startWithin)
-	defer cancel()
-	c, err := cluster.Start(starting, cluster.Options{ProxyMode: *proxyMode, Defects: defects(t), LogDir: *logDir})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("cluster %d with kube-proxy in mode %s is up after %.1f s", c.Topology.Number, *proxyMode, time.Since(began).Seconds())
-	t.Cleanup(func() {
-		ending := context.WithoutCancel(ctx)
-		if t.Failed() {
-			dir := *logDir
-			if dir == "" {
-				dir = c.Dir + "-logs"
-			}
-			if err := c.CollectLogs(ending, dir); err != nil {
-				t.Error(err)
-			}
-			dir, _ = filepath.Abs(dir)
-			t.Logf("the logs of the cluster are in %s", dir)
-		}
-		if err := c.Close(ending); err != nil {
-			t.Error(err)
-		}
-	})
-	return c
 }

@@ -19,10 +19,11 @@ import (
 // second, two checks a second apart, and the readiness of pods.
 const verdictWithin = 10 * time.Second
 
-// monitors asks the nodes what NSX's monitors ask them, from the same place, while pods come and go, and compares the answers
+// TestMonitors asks the nodes what NSX's monitors ask them, from the same place, while pods come and go, and compares the answers
 // with the states that NSX has the members in.
-func monitors(t *testing.T, w *world) {
-	s := newStage(t, w)
+func TestMonitors(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
 	first := s.pods("web", s.Nodes[0])
 	svc, vip := s.service("web", "web", corev1.ServiceExternalTrafficPolicyLocal)
 	agree := func(what string, nodes ...*cluster.Node) {

@@ -27,9 +27,9 @@ const (
 	rebootWithin = 2 * time.Minute
 )
 
-// nodeExcluded labels a node that is as well as the others so that load balancers leave it alone, under traffic.
-func nodeExcluded(t *testing.T, w *world) {
-	s := newStage(t, w)
+// TestNodeExcluded labels a node that is as well as the others so that load balancers leave it alone, under traffic.
+func TestNodeExcluded(t *testing.T) {
+	s := newStage(t)
 	last := s.Nodes[len(s.Nodes)-1]
 	s.pods("web", s.Nodes...)
 	for _, policy := range []corev1.ServiceExternalTrafficPolicy{corev1.ServiceExternalTrafficPolicyCluster, corev1.ServiceExternalTrafficPolicyLocal} {
@@ -74,9 +74,9 @@ func (s *stage) label(n *cluster.Node, key, value string) {
 	}
 }
 
-// nodeDrained drains a node as for an upgrade, under traffic.
-func nodeDrained(t *testing.T, w *world) {
-	s := newStage(t, w)
+// TestNodeDrained drains a node as for an upgrade, under traffic.
+func TestNodeDrained(t *testing.T) {
+	s := newStage(t)
 	s.deployment("web", 2)
 	vips := map[string]netip.Addr{}
 	for _, policy := range []corev1.ServiceExternalTrafficPolicy{corev1.ServiceExternalTrafficPolicyCluster, corev1.ServiceExternalTrafficPolicyLocal} {
@@ -143,10 +143,10 @@ func (s *stage) nodeOf(app string) *cluster.Node {
 	return n
 }
 
-// nodePoweredOff cuts the power of a node under traffic, and gives it back. Only visits that the edge had sent to that node
+// TestNodePoweredOff cuts the power of a node under traffic, and gives it back. Only visits that the edge had sent to that node
 // may fail, and it must stop to send any there.
-func nodePoweredOff(t *testing.T, w *world) {
-	s := newStage(t, w)
+func TestNodePoweredOff(t *testing.T) {
+	s := newStage(t)
 	s.excused = leaderElection // it may have been on that node
 	last := s.Nodes[len(s.Nodes)-1]
 	s.pods("web", s.Nodes[:len(s.Nodes)-1]...)

@@ -14,10 +14,11 @@ import (
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/e2e/cluster"
 )
 
-// packets proves by the edge's own record of connections, and by what pods see, that clients keep their addresses where they
+// TestPackets proves by the edge's own record of connections, and by what pods see, that clients keep their addresses where they
 // should, are tied to a pod, and are kept out.
-func packets(t *testing.T, w *world) {
-	s := newStage(t, w)
+func TestPackets(t *testing.T) {
+	t.Parallel()
+	s := newStage(t)
 	s.pods("web", s.Nodes...)
 	_, shared := s.service("cluster", "web", corev1.ServiceExternalTrafficPolicyCluster)
 	_, local := s.service("local", "web", corev1.ServiceExternalTrafficPolicyLocal)
@@ -108,13 +109,6 @@ func packets(t *testing.T, w *world) {
 			return nil
 		})
 	})
-}
-
-// in is the stage for a part of the test.
-func (s *stage) in(t *testing.T) *stage {
-	part := *s
-	part.T, part.ctx = t, t.Context()
-	return &part
 }
 
 // crossed are the flows of visits, by client. All of them must have crossed the edge, to a node.

@@ -44,39 +44,39 @@ func (s spec) name() string {
 	return strings.Join(append(slices.Clone(s.ContainerHierarchyTexts), s.LeafNodeText), " ")
 }
 
-// upstream runs Kubernetes' own tests of load balancers, from the client outside. Each is a process of its own, several run at
+// TestLoadBalancers runs Kubernetes' own tests of load balancers, from the client outside. Each is a process of its own, several run at
 // a time (-parallel).
-func upstream(t *testing.T, w *world) {
+func TestLoadBalancers(t *testing.T) {
+	t.Parallel()
+	w := inWorld(t)
 	bin := filepath.Join(w.BinDir(), "e2e", "e2e.test")
-	specs := runSpecs(t, exec.CommandContext(t.Context(), bin, "--provider=skeleton", "--ginkgo.dry-run", "--ginkgo.focus="+regexp.QuoteMeta(suite)))
+	specs := runSpecs(t, exec.CommandContext(w.context(t), bin, "--provider=skeleton", "--ginkgo.dry-run", "--ginkgo.focus="+regexp.QuoteMeta(suite)))
 	if len(specs) == 0 {
 		t.Fatalf("%s has no tests named %q", bin, suite)
 	}
 	slices.SortFunc(specs, func(a, b spec) int { return strings.Compare(a.name(), b.name()) })
 
-	calls := watchCalls(t, w)
-	t.Run("upstream", func(t *testing.T) {
-		for _, s := range specs {
-			t.Run(strings.TrimSpace(strings.TrimPrefix(s.name(), suite)), func(t *testing.T) {
-				for part, reason := range unfit {
-					if strings.Contains(s.name(), part) {
-						t.Skip(reason)
-					}
+	calls := watchCalls(t)
+	t.Cleanup(func() { calls.check(t) }) // when all have ended
+	for _, s := range specs {
+		t.Run(strings.TrimSpace(strings.TrimPrefix(s.name(), suite)), func(t *testing.T) {
+			for part, reason := range unfit {
+				if strings.Contains(s.name(), part) {
+					t.Skip(reason)
 				}
-				if strings.Contains(s.name(), rolling) && !*rollingUpdates {
-					t.Skip("takes a quarter of an hour: \"make e2e-full\" runs it")
-				}
-				t.Parallel()
-				runSpec(t, w, bin, s)
-			})
-		}
-	})
-	calls.check(t)
+			}
+			if strings.Contains(s.name(), rolling) && !*rollingUpdates {
+				t.Skip("takes a quarter of an hour: \"make e2e-full\" runs it")
+			}
+			t.Parallel()
+			runSpec(t, w, bin, s)
+		})
+	}
 }
 
 func runSpec(t *testing.T, w *world, bin string, s spec) {
 	// The whole name, which ginkgo puts behind that of the suite.
-	cmd := w.Topology.Client().Command(t.Context(), bin, "--provider=skeleton", "--ginkgo.focus= "+regexp.QuoteMeta(s.name())+"$",
+	cmd := w.Topology.Client().Command(w.context(t), bin, "--provider=skeleton", "--ginkgo.focus= "+regexp.QuoteMeta(s.name())+"$",
 		"--kubeconfig="+w.Kubeconfig(), "--kubectl-path="+filepath.Join(w.BinDir(), "kubectl"),
 		fmt.Sprintf("--num-nodes=%d", len(w.Nodes)), "--node-os-distro=custom", "--dump-logs-on-failure=false", "--ginkgo.v")
 	for _, done := range runSpecs(t, cmd) {
