@@ -26,6 +26,7 @@ const (
 // visit is a connection of its own from the client outside to a floating IP, with two requests, so that the answers are one pod's.
 type visit struct {
 	from         netip.AddrPort // the client's
+	to           netip.Addr
 	began, ended time.Time
 	pod          string         // its name
 	sees         netip.AddrPort // the client, as the pod sees it
@@ -60,7 +61,7 @@ func (v visits) pods() []string {
 func (s *stage) visit(ctx context.Context, i int, to netip.Addr) (v visit) {
 	ctx, cancel := context.WithTimeout(ctx, visitTimeout)
 	defer cancel()
-	v.from = netip.AddrPortFrom(s.Topology.ClientAddress(i), s.port())
+	v.from, v.to = netip.AddrPortFrom(s.Topology.ClientAddress(i), s.port()), to
 	dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(v.from)}
 	v.began = time.Now()
 	defer func() { v.ended = time.Now() }()
@@ -166,12 +167,22 @@ func (s *stage) pass(c *crowd, n int) (made visits) {
 	return made
 }
 
-// answered checks that none of the visits failed.
+// answered checks that none of the visits failed. Of those that did, it tells where the edge had sent them.
 func (s *stage) answered(during string, made visits) {
 	s.Helper()
-	if failed := made.failed(); len(failed) > 0 {
-		s.Errorf("%s: %d of %d visits failed, the first one at %s with: %v",
-			during, len(failed), len(made), failed[0].began.Format(time.TimeOnly), failed[0].err)
+	failed := made.failed()
+	if len(failed) == 0 {
+		return
+	}
+	s.Errorf("%s: %d of %d visits failed", during, len(failed), len(made))
+	const most = 10
+	for _, v := range failed[:min(len(failed), most)] {
+		where := "which the edge has no record of"
+		if f, known := s.flows(v.to)[v.from]; known {
+			where = fmt.Sprintf("sent to %v, %s", f.member, f.state)
+		}
+		s.Logf("the visit of %v to %v, %s, began at %s and failed after %.2f s: %v",
+			v.from, v.to, where, v.began.UTC().Format("15:04:05.000"), v.ended.Sub(v.began).Seconds(), v.err)
 	}
 }
 
