@@ -178,11 +178,11 @@ loadBalancer:
 	factory.Start(stop)
 	t.Cleanup(func() { close(stop); factory.Shutdown() })
 
-	var status *corev1.LoadBalancerStatus
-	poll(t, "the Service has an address", func() bool {
-		status, err = balancer.EnsureLoadBalancer(t.Context(), "", svc, nil)
-		return err == nil
-	})
+	// The first call is early, and waits for the start.
+	status, err := balancer.EnsureLoadBalancer(t.Context(), "", svc, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if got := status.Ingress[0]; got.IP == "" || got.IPMode == nil || *got.IPMode != corev1.LoadBalancerIPModeVIP {
 		t.Fatalf("status is %v", status)
 	}

@@ -22,17 +22,40 @@ type loadBalancer struct{ c *Cloud }
 // errStarting is the answer before the cluster's identity is known: nothing may be concluded from absence yet.
 var errStarting = fmt.Errorf("%w: the cluster's identity has not been read from the API server yet", lb.ErrNotLoaded)
 
-func (l loadBalancer) engine() (*lb.Engine, error) {
+// startPatience is how long a call waits for the start, which takes a moment: right after the lease is won the framework asks
+// for all Services at once, and each that failed would be an error in the log and a warning event of its Service.
+const (
+	startPatience = 10 * time.Second
+	startPoll     = 20 * time.Millisecond
+)
+
+// engine is the engine, once it knows what there is, or all that there is of it after some patience.
+func (l loadBalancer) engine(ctx context.Context) (*lb.Engine, error) {
+	for deadline := time.Now().Add(startPatience); l.c.starting() && time.Now().Before(deadline); {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-l.c.ctx.Done():
+			return nil, errStarting
+		case <-time.After(startPoll):
+		}
+	}
 	if r := l.c.running.Load(); r != nil {
 		return r.engine, nil
 	}
 	return nil, errStarting
 }
 
+// starting tells that Initialize was called, and the engine does not know yet what there is.
+func (c *Cloud) starting() bool {
+	r := c.running.Load()
+	return c.client.Load() != nil && (r == nil || r.engine.Ready() != nil)
+}
+
 // GetLoadBalancer implements cloudprovider.LoadBalancer. It says that the load balancer exists while anything of the
 // Service remains in NSX: the framework drops the finalizer once it does not.
 func (l loadBalancer) GetLoadBalancer(ctx context.Context, _ string, svc *corev1.Service) (*corev1.LoadBalancerStatus, bool, error) {
-	e, err := l.engine()
+	e, err := l.engine(ctx)
 	if err != nil {
 		return nil, false, err
 	}
@@ -47,7 +70,7 @@ func (l loadBalancer) GetLoadBalancerName(_ context.Context, _ string, svc *core
 // EnsureLoadBalancer implements cloudprovider.LoadBalancer. The nodes given are ignored: the framework's list knows
 // neither readiness nor drains, so the engine watches the nodes itself.
 func (l loadBalancer) EnsureLoadBalancer(ctx context.Context, _ string, svc *corev1.Service, _ []*corev1.Node) (*corev1.LoadBalancerStatus, error) {
-	e, err := l.engine()
+	e, err := l.engine(ctx)
 	if err != nil {
 		return nil, api.NewRetryError(err.Error(), time.Second)
 	}
@@ -86,7 +109,7 @@ func (l loadBalancer) UpdateLoadBalancer(context.Context, string, *corev1.Servic
 
 // EnsureLoadBalancerDeleted implements cloudprovider.LoadBalancer.
 func (l loadBalancer) EnsureLoadBalancerDeleted(ctx context.Context, _ string, svc *corev1.Service) error {
-	e, err := l.engine()
+	e, err := l.engine(ctx)
 	if err != nil {
 		return err
 	}
