@@ -123,12 +123,17 @@ func (c *claim) exists() bool {
 	return err == nil || len(cgroups(t.prefix())) > 0 || len(namespaces(t.prefix())) > 0
 }
 
-// Down ends the clusters of other processes that may be ended so, and removes what killed ones have left. It returns how
-// many there were.
-func Down(ctx context.Context) (int, error) {
+// Down ends the clusters of other processes that may be ended so, and removes what killed ones have left: of these
+// numbers, or all. It returns how many there were.
+func Down(ctx context.Context, numbers ...int) (int, error) {
+	if len(numbers) == 0 {
+		for number := 1; number <= maxClusters; number++ {
+			numbers = append(numbers, number)
+		}
+	}
 	var errs []error
 	count := 0
-	for number := 1; number <= maxClusters; number++ {
+	for _, number := range numbers {
 		found, err := down(ctx, number)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("cluster %d: %w", number, err))

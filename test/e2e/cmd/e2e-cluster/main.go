@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -122,15 +123,22 @@ To try:
 
 func newDownCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "down",
-		Short: "End the clusters that were started so, and remove what killed ones have left",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			count, err := cluster.Down(cmd.Context())
+		Use:   "down [NUMBER...]",
+		Short: "End the clusters that were started so, or these of them, and remove what killed ones have left",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var numbers []int
+			for _, arg := range args {
+				number, err := strconv.Atoi(arg)
+				if err != nil {
+					return fmt.Errorf("%q is no number of a cluster: %w", arg, err)
+				}
+				numbers = append(numbers, number)
+			}
+			count, err := cluster.Down(cmd.Context(), numbers...)
 			if err != nil {
 				return err
 			}
-			say(cmd.OutOrStdout(), "ended %d clusters", count)
+			say(cmd.OutOrStdout(), "clusters ended: %d", count)
 			return nil
 		},
 	}
