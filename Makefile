@@ -37,13 +37,17 @@ bin/e2e-cluster:
 	@mkdir -p bin
 	@CGO_ENABLED=0 go build -trimpath -o bin/e2e-cluster ./test/e2e/cmd/e2e-cluster
 
+# First that a cluster does what the tests ask of it, and goes without a trace.
+E2E_CLUSTER_TEST = go tool gotestsum --format testname --junitfile .cache/e2e/junit-cluster.xml -- \
+	-tags e2e -count 1 -timeout 10m -run TestLive ./test/e2e/cluster
+
 # One test after the other, and the upstream ones several at a time.
 E2E_TEST = go tool gotestsum --format testname --junitfile .cache/e2e/junit.xml -- \
 	-tags e2e -count 1 -timeout 60m -parallel 9 ./test/e2e -args -logs=$(CURDIR)/.cache/e2e/logs $(E2E)
 
-e2e: build bin/kube bin/e2e ## Test end to end on real nodes in network namespaces; needs root. E2E=FLAGS: see docs.
+e2e: build bin/kube bin/e2e bin/e2e-cluster ## Test end to end on real nodes in network namespaces; needs root. E2E=FLAGS: see docs.
 	@mkdir -p .cache/e2e
-	@$(E2E_TEST)
+	@$(E2E_CLUSTER_TEST) && $(E2E_TEST) || { rc=$$?; bin/e2e-cluster clean; exit $$rc; }
 
 e2e-full: E2E += -rolling-updates
 e2e-full: e2e ## With the upstream tests of rolling updates too: a quarter of an hour more.

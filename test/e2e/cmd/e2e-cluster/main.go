@@ -36,7 +36,7 @@ func main() {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newUpCommand(), newRunCommand(), newDownCommand())
+	root.AddCommand(newUpCommand(), newRunCommand(), newDownCommand(), newCleanCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, name+":", err)
 		os.Exit(1)
@@ -141,6 +141,15 @@ func newDownCommand() *cobra.Command {
 			say(cmd.OutOrStdout(), "clusters ended: %d", count)
 			return nil
 		},
+	}
+}
+
+func newCleanCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "clean",
+		Short: "Remove what clusters of killed processes have left",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cluster.Clean(cmd.Context()) },
 	}
 }
 
