@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,13 +29,15 @@ type family struct {
 	source  uint32 // where the header has the addresses
 	dest    uint32
 	address datatype
+
+	ctSource, ctDest uint32 // NFT_CT_*: the addresses that a connection began with
 }
 
 // families in the order of a ruleset.
 func families() [2]family {
 	return [2]family{
-		{unix.NFPROTO_IPV4, "ip", 4, 12, 16, datatype{"ipv4_addr", 7, 4}},
-		{unix.NFPROTO_IPV6, "ip6", 16, 8, 24, datatype{"ipv6_addr", 8, 16}},
+		{unix.NFPROTO_IPV4, "ip", 4, 12, 16, datatype{"ipv4_addr", 7, 4}, 19, 20},
+		{unix.NFPROTO_IPV6, "ip6", 16, 8, 24, datatype{"ipv6_addr", 8, 16}, 21, 22},
 	}
 }
 
@@ -146,7 +147,7 @@ type rule []statement
 
 type statement struct {
 	text  string
-	exprs []expr.Any
+	exprs []any // expr.Any or originalAddress
 }
 
 func (r rule) String() string {

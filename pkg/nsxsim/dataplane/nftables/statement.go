@@ -26,10 +26,17 @@ const (
 	objectCtTimeout = 7 // NFT_OBJECT_CT_TIMEOUT
 )
 
+// originalAddress loads an address of the packet that began the connection. The library has it for both families in one,
+// which nft cannot print.
+type originalAddress struct {
+	key      uint32 // NFT_CT_SRC_IP and its like
+	register uint32
+}
+
 // key is something loaded into registers, from keyRegister on unless said otherwise.
 type key struct {
 	text  string
-	exprs []expr.Any
+	exprs []any
 	next  uint32 // the first register that is free behind it
 }
 
@@ -38,7 +45,7 @@ func (f family) service() key {
 	port := keyRegister + 1 + f.bytes/4
 	return key{
 		text: fmt.Sprintf("meta l4proto . %s daddr . th dport", f.name),
-		exprs: []expr.Any{
+		exprs: []any{
 			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: keyRegister},
 			f.load(f.dest, keyRegister+1),
 			&expr.Payload{DestRegister: port, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
@@ -52,47 +59,47 @@ func (f family) originalService() key {
 	port := keyRegister + 1 + f.bytes/4
 	return key{
 		text: fmt.Sprintf("meta l4proto . ct original %s daddr . ct original proto-dst", f.name),
-		exprs: []expr.Any{
+		exprs: []any{
 			&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: keyRegister},
-			&expr.Ct{Key: expr.CtKeyDST, Register: keyRegister + 1},
+			originalAddress{f.ctDest, keyRegister + 1},
 			&expr.Ct{Key: expr.CtKeyPROTODST, Register: port},
 		},
 		next: port + 1,
 	}
 }
 
-func (f family) load(offset, register uint32) expr.Any {
+func (f family) load(offset, register uint32) any {
 	return &expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: f.bytes}
 }
 
 func (f family) sourceAddress() key {
-	return key{f.name + " saddr", []expr.Any{f.load(f.source, keyRegister)}, keyRegister + f.bytes/4}
+	return key{f.name + " saddr", []any{f.load(f.source, keyRegister)}, keyRegister + f.bytes/4}
 }
 
 func (f family) destAddress() key {
-	return key{f.name + " daddr", []expr.Any{f.load(f.dest, keyRegister)}, keyRegister + f.bytes/4}
+	return key{f.name + " daddr", []any{f.load(f.dest, keyRegister)}, keyRegister + f.bytes/4}
 }
 
 // client is the source address of a packet's connection.
 func (f family) client() key {
-	return key{fmt.Sprintf("ct original %s saddr", f.name), []expr.Any{&expr.Ct{Key: expr.CtKeySRC, Register: keyRegister}}, keyRegister + f.bytes/4}
+	return key{fmt.Sprintf("ct original %s saddr", f.name), []any{originalAddress{f.ctSource, keyRegister}}, keyRegister + f.bytes/4}
 }
 
 // mark of the packet's connection: its member.
 func mark() key {
-	return key{"ct mark", []expr.Any{&expr.Ct{Key: expr.CtKeyMARK, Register: keyRegister}}, keyRegister + 1}
+	return key{"ct mark", []any{&expr.Ct{Key: expr.CtKeyMARK, Register: keyRegister}}, keyRegister + 1}
 }
 
 // inTurn counts modulo n.
 func inTurn(n int) key {
-	return key{fmt.Sprintf("numgen inc mod %d", n), []expr.Any{
+	return key{fmt.Sprintf("numgen inc mod %d", n), []any{
 		&expr.Numgen{Register: keyRegister, Modulus: uint32(n), Type: unix.NFT_NG_INCREMENTAL},
 	}, keyRegister + 1}
 }
 
 // hashed is a hash of the client's address modulo n.
 func (f family) hashed(n int) key {
-	return key{fmt.Sprintf("jhash %s saddr mod %d seed 0x1", f.name, n), []expr.Any{
+	return key{fmt.Sprintf("jhash %s saddr mod %d seed 0x1", f.name, n), []any{
 		f.load(f.source, keyRegister),
 		&expr.Hash{SourceRegister: keyRegister, DestRegister: keyRegister, Length: f.bytes, Modulus: uint32(n), Seed: 1, Type: expr.HashTypeJenkins},
 	}, keyRegister + 1}
@@ -153,13 +160,13 @@ func (f family) translate(addresses, ports string) statement {
 }
 
 // masquerade makes the connection come from the address that the host has towards the member.
-func masquerade() statement { return statement{"masquerade", []expr.Any{&expr.Masq{}}} }
+func masquerade() statement { return statement{"masquerade", []any{&expr.Masq{}}} }
 
 // sourceNAT makes it come from an address between two.
 func (f family) sourceNAT(from, to netip.Addr) statement {
 	text := "snat to " + from.String()
 	nat := &expr.NAT{Type: expr.NATTypeSourceNAT, Family: uint32(f.number), RegAddrMin: dataRegister}
-	exprs := []expr.Any{&expr.Immediate{Register: dataRegister, Data: from.AsSlice()}}
+	exprs := []any{&expr.Immediate{Register: dataRegister, Data: from.AsSlice()}}
 	if to != from {
 		text += "-" + to.String()
 		nat.RegAddrMax = dataRegister + f.bytes/4
@@ -190,25 +197,25 @@ func forget(k key, marks string) statement {
 
 // setIdleTime gives the connection a time-out.
 func setIdleTime(name string) statement {
-	return statement{"ct timeout set " + name, []expr.Any{&expr.Objref{Type: objectCtTimeout, Name: name}}}
+	return statement{"ct timeout set " + name, []any{&expr.Objref{Type: objectCtTimeout, Name: name}}}
 }
 
 // Limits, which match what is over them.
 
 func rateOver(perSecond int) statement {
-	return statement{fmt.Sprintf("limit rate over %d/second burst %d packets", perSecond, perSecond), []expr.Any{
+	return statement{fmt.Sprintf("limit rate over %d/second burst %d packets", perSecond, perSecond), []any{
 		&expr.Limit{Type: expr.LimitTypePkts, Rate: uint64(perSecond), Unit: expr.LimitTimeSecond, Burst: uint32(perSecond), Over: true},
 	}}
 }
 
 func connectionsOver(n int) statement {
-	return statement{fmt.Sprintf("ct count over %d", n), []expr.Any{&expr.Connlimit{Count: uint32(n), Flags: expr.NFT_CONNLIMIT_F_INV}}}
+	return statement{fmt.Sprintf("ct count over %d", n), []any{&expr.Connlimit{Count: uint32(n), Flags: expr.NFT_CONNLIMIT_F_INV}}}
 }
 
 // Matches.
 
 func protocolIs(name string, number byte) statement {
-	return statement{"meta l4proto " + name, []expr.Any{
+	return statement{"meta l4proto " + name, []any{
 		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: keyRegister},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: keyRegister, Data: []byte{number}},
 	}}
@@ -217,7 +224,7 @@ func protocolIs(name string, number byte) statement {
 // midStream matches TCP packets that do not begin a connection.
 func midStream() statement {
 	const flags, syn = 0x17, 0x02 // of FIN, SYN, RST and ACK
-	return statement{"tcp flags & (fin | syn | rst | ack) != syn", []expr.Any{
+	return statement{"tcp flags & (fin | syn | rst | ack) != syn", []any{
 		&expr.Payload{DestRegister: keyRegister, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
 		&expr.Bitwise{SourceRegister: keyRegister, DestRegister: keyRegister, Len: 1, Mask: []byte{flags}, Xor: []byte{0}},
 		&expr.Cmp{Op: expr.CmpOpNeq, Register: keyRegister, Data: []byte{syn}},
@@ -225,7 +232,7 @@ func midStream() statement {
 }
 
 func stateNew() statement {
-	return statement{"ct state new", []expr.Any{
+	return statement{"ct state new", []any{
 		&expr.Ct{Key: expr.CtKeySTATE, Register: keyRegister},
 		&expr.Bitwise{
 			SourceRegister: keyRegister, DestRegister: keyRegister, Len: 4,
@@ -236,7 +243,7 @@ func stateNew() statement {
 }
 
 func directionIs(name string, number byte) statement {
-	return statement{"ct direction " + name, []expr.Any{
+	return statement{"ct direction " + name, []any{
 		&expr.Ct{Key: expr.CtKeyDIRECTION, Register: keyRegister},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: keyRegister, Data: []byte{number}},
 	}}
@@ -244,7 +251,7 @@ func directionIs(name string, number byte) statement {
 
 // markIsOurs matches connections to members.
 func markIsOurs() statement {
-	return statement{fmt.Sprintf("ct mark & %#x == %#x", markMask, markOurs), []expr.Any{
+	return statement{fmt.Sprintf("ct mark & %#x == %#x", markMask, markOurs), []any{
 		&expr.Ct{Key: expr.CtKeyMARK, Register: keyRegister},
 		&expr.Bitwise{
 			SourceRegister: keyRegister, DestRegister: keyRegister, Len: 4,
@@ -257,19 +264,19 @@ func markIsOurs() statement {
 // Verdicts.
 
 func accept() statement {
-	return statement{"accept", []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}}
+	return statement{"accept", []any{&expr.Verdict{Kind: expr.VerdictAccept}}}
 }
 
 func drop() statement {
-	return statement{"drop", []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}}}
+	return statement{"drop", []any{&expr.Verdict{Kind: expr.VerdictDrop}}}
 }
 
 func goTo(chain string) statement {
-	return statement{"goto " + chain, []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: chain}}}
+	return statement{"goto " + chain, []any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: chain}}}
 }
 
 func reset() statement {
-	return statement{"reject with tcp reset", []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}}
+	return statement{"reject with tcp reset", []any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}}
 }
 
 // unreachable answers that nobody serves the port.
@@ -278,5 +285,5 @@ func (f family) unreachable() statement {
 	if f.bytes == 16 {
 		code = 4
 	}
-	return statement{"reject", []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: code}}}
+	return statement{"reject", []any{&expr.Reject{Type: unix.NFT_REJECT_ICMP_UNREACH, Code: code}}}
 }

@@ -162,6 +162,7 @@ func (t *transaction) set(f family, s *set) {
 			ae.Uint32(unix.NFTA_SET_DATA_TYPE, s.data.number())
 			ae.Uint32(unix.NFTA_SET_DATA_LEN, s.data.length())
 		}
+		ae.Bytes(unix.NFTA_SET_USERDATA, append(byteOrder(0, s.key), byteOrder(1, s.data)...))
 		if s.dynamic {
 			ae.Nested(unix.NFTA_SET_DESC, func(ae *netlink.AttributeEncoder) error {
 				ae.Uint32(unix.NFTA_SET_DESC_SIZE, dynamicSize)
@@ -169,6 +170,16 @@ func (t *transaction) set(f family, s *set) {
 			})
 		}
 	})
+}
+
+// byteOrder tells nft how to print keys (kind 0) or data (kind 1). It is nothing to the kernel.
+func byteOrder(kind byte, of concatenation) []byte {
+	const host, network = 1, 2
+	order := uint32(network)
+	if len(of) == 1 && of[0] == markType {
+		order = host
+	}
+	return binary.NativeEndian.AppendUint32([]byte{kind, 4}, order)
 }
 
 func (t *transaction) chain(f family, c *chain) {
@@ -199,17 +210,38 @@ func (t *transaction) rules(f family, c *chain, isNew bool) {
 			ae.Nested(unix.NFTA_RULE_EXPRESSIONS, func(ae *netlink.AttributeEncoder) error {
 				for _, s := range r {
 					for _, e := range s.exprs {
-						b, err := expr.Marshal(f.number, e)
-						if err != nil {
+						if err := encodeExpression(ae, f, e); err != nil {
 							return fmt.Errorf("%s: %w", s.text, err)
 						}
-						ae.Bytes(unix.NLA_F_NESTED|unix.NFTA_LIST_ELEM, b)
 					}
 				}
 				return nil
 			})
 		})
 	}
+}
+
+func encodeExpression(ae *netlink.AttributeEncoder, f family, e any) error {
+	switch e := e.(type) {
+	case originalAddress:
+		ae.Nested(unix.NFTA_LIST_ELEM, func(ae *netlink.AttributeEncoder) error {
+			ae.String(unix.NFTA_EXPR_NAME, "ct")
+			ae.Nested(unix.NFTA_EXPR_DATA, func(ae *netlink.AttributeEncoder) error {
+				ae.Uint32(unix.NFTA_CT_KEY, e.key)
+				ae.Uint32(unix.NFTA_CT_DREG, e.register)
+				ae.Uint8(unix.NFTA_CT_DIRECTION, 0)
+				return nil
+			})
+			return nil
+		})
+	case expr.Any:
+		b, err := expr.Marshal(f.number, e)
+		if err != nil {
+			return err
+		}
+		ae.Bytes(unix.NLA_F_NESTED|unix.NFTA_LIST_ELEM, b)
+	}
+	return nil
 }
 
 func (t *transaction) noRules(f family, c *chain) {
