@@ -3,8 +3,6 @@ package nsxsim
 import (
 	"net/http"
 	"slices"
-
-	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim/dataplane"
 )
 
 // What became of intents, and what the load balancer reports of them: the same
@@ -191,19 +189,10 @@ var policyLBServiceSubs = []sub{
 		if v.service == nil {
 			return v.intent.id, nil, nil
 		}
-		var sum dataplane.Counters
-		for _, vs := range v.virtualServersOn(v.service) {
-			c := v.report.servers[vs.id].Counters
-			sum.CurrentConnections += c.CurrentConnections
-			sum.MaxConnections += c.MaxConnections
-			sum.TotalConnections += c.TotalConnections
-		}
 		return v.intent.id, map[string]any{
 			"resource_type": "LBServiceStatistics", "enforcement_point_path": enforcementPoint,
 			"service_path": v.intent.id, "last_update_timestamp": v.now(),
-			"statistics": map[string]uint64{
-				"l4_current_sessions": sum.CurrentConnections, "l4_max_sessions": sum.MaxConnections, "l4_total_sessions": sum.TotalConnections,
-			},
+			"statistics":      v.serviceStatistics(v.service, v.report),
 			"virtual_servers": each(v.virtualServersOn(v.service), v.serverStatistics),
 			"pools":           each(v.poolsOn(v.service), v.poolStatistics),
 		}, nil

@@ -51,8 +51,9 @@ func (s *Sim) report() *report {
 func (s *Sim) poolReport(pool *object, rep *report) poolReport {
 	p, ok := rep.seen[pool.id]
 	if !ok {
-		p.members = s.memberStatuses(pool, rep)
-		p.state = s.poolState(pool, p.members)
+		live := s.isLive(pool)
+		p.members = s.memberStatuses(pool, rep, live)
+		p.state = s.poolState(pool, p.members, live)
 		rep.seen[pool.id] = p
 	}
 	return p
@@ -94,16 +95,17 @@ func (s *Sim) transportNodes(service document) []string {
 }
 
 // memberStatuses gives the states of all members of a pool, those that serve
-// first asked of the data plane.
-func (s *Sim) memberStatuses(pool *object, rep *report) []dataplane.MemberStatus {
-	live := map[netip.AddrPort]dataplane.MemberStatus{}
+// first asked of the data plane. Of a pool that is on no enabled virtual server
+// NSX does not know whether they are UP.
+func (s *Sim) memberStatuses(pool *object, rep *report, live bool) []dataplane.MemberStatus {
+	told := map[netip.AddrPort]dataplane.MemberStatus{}
 	for _, m := range rep.pools[pool.id].Members {
-		live[netip.AddrPortFrom(m.Address, m.Port)] = m
+		told[netip.AddrPortFrom(m.Address, m.Port)] = m
 	}
 	monitored := len(pool.doc.strs("active_monitor_ids")) > 0
 	var statuses []dataplane.MemberStatus
 	for _, m := range s.membersOf(pool.doc) {
-		st, known := live[netip.AddrPortFrom(m.Address, m.Port)]
+		st, known := told[netip.AddrPortFrom(m.Address, m.Port)]
 		if !known {
 			st = dataplane.MemberStatus{Address: m.Address, Port: m.Port, Backup: m.Backup}
 			s.judge(&st, m, monitored)
@@ -113,6 +115,9 @@ func (s *Sim) memberStatuses(pool *object, rep *report) []dataplane.MemberStatus
 			st.State = dataplane.StateDisabled
 		case memberOverSize:
 			st.State = stateUnused
+		}
+		if unused := st.State == dataplane.StateUp || st.State == dataplane.StateDown; unused && !live {
+			st.State = dataplane.StateUnknown
 		}
 		statuses = append(statuses, st)
 	}
@@ -142,8 +147,8 @@ func (s *Sim) judge(st *dataplane.MemberStatus, m member, monitored bool) {
 
 // poolState sums members up, as a pool of NSX does: UNKNOWN on no enabled
 // virtual server that is live.
-func (s *Sim) poolState(pool *object, members []dataplane.MemberStatus) dataplane.State {
-	if !s.isLive(pool) {
+func (s *Sim) poolState(pool *object, members []dataplane.MemberStatus, live bool) dataplane.State {
+	if !live {
 		return dataplane.StateUnknown
 	}
 	var primary, primaryUp, backupUp int
@@ -272,9 +277,11 @@ func setTime(d map[string]any, name string, t time.Time) {
 }
 
 func (s *Sim) virtualServerStatistics(vs *object, rep *report) map[string]any {
-	return map[string]any{
-		"virtual_server_id": vs.id, "statistics": statistics(rep.servers[vs.id].Counters), "last_update_timestamp": s.now(),
-	}
+	live := rep.servers[vs.id]
+	d := statistics(live.Counters)
+	d["dropped_packets_by_access_list"], d["dropped_sessions_by_lbrule_action"] = live.Counters.DroppedByAccess, live.Counters.DroppedByRules
+	d["source_ip_persistence_entry_size"] = live.Persistent
+	return map[string]any{"virtual_server_id": vs.id, "statistics": d, "last_update_timestamp": s.now()}
 }
 
 func (s *Sim) poolStatistics(pool *object, rep *report) map[string]any {
@@ -287,6 +294,40 @@ func (s *Sim) poolStatistics(pool *object, rep *report) map[string]any {
 	return map[string]any{
 		"pool_id": pool.id, "statistics": statistics(rep.pools[pool.id].Counters), "members": members, "last_update_timestamp": s.now(),
 	}
+}
+
+// statistics are a data plane's counters as the API shows them, but for
+// dropped_connections, which is the simulator's own: connections refused by a limit or
+// for want of a member, and by a member.
+func statistics(c dataplane.Counters) map[string]any {
+	return map[string]any{
+		"bytes_in": c.BytesIn, "bytes_in_rate": c.Rates.BytesIn, "bytes_out": c.BytesOut, "bytes_out_rate": c.Rates.BytesOut,
+		"packets_in": c.PacketsIn, "packets_in_rate": c.Rates.PacketsIn, "packets_out": c.PacketsOut, "packets_out_rate": c.Rates.PacketsOut,
+		"current_sessions": c.CurrentConnections, "current_session_rate": c.Rates.Connections,
+		"max_sessions": c.MaxConnections, "total_sessions": c.TotalConnections, "dropped_connections": c.RefusedConnections,
+		"http_requests": c.HTTPRequests, "http_request_rate": c.Rates.Requests,
+	}
+}
+
+// serviceStatistics sum up those of a service's virtual servers, by layer.
+func (s *Sim) serviceStatistics(service *object, rep *report) map[string]any {
+	sums := map[string]*dataplane.Counters{"l4": {}, "l7": {}}
+	for _, vs := range s.virtualServersOn(service) {
+		c, sum := rep.servers[vs.id].Counters, sums["l4"]
+		if s.isLayer7(vs) {
+			sum = sums["l7"]
+		}
+		sum.CurrentConnections += c.CurrentConnections
+		sum.MaxConnections += c.MaxConnections
+		sum.TotalConnections += c.TotalConnections
+		sum.Rates.Connections += c.Rates.Connections
+	}
+	d := map[string]any{}
+	for layer, sum := range sums {
+		d[layer+"_current_sessions"], d[layer+"_max_sessions"] = sum.CurrentConnections, sum.MaxConnections
+		d[layer+"_total_sessions"], d[layer+"_current_session_rate"] = sum.TotalConnections, sum.Rates.Connections
+	}
+	return d
 }
 
 // virtualServersOn and poolsOn give what is live on a service.
@@ -303,10 +344,24 @@ func (s *Sim) poolsOn(service *object) []*object {
 	var pools []*object
 	seen := map[string]bool{}
 	for _, vs := range s.virtualServersOn(service) {
-		for _, id := range poolsOf(vs.doc) {
+		for _, id := range s.poolsUsedBy(vs) {
 			if !seen[id] {
 				seen[id] = true
 				pools = append(pools, s.store.get(KindPool, id))
+			}
+		}
+	}
+	return pools
+}
+
+// poolsUsedBy gives the pools that a virtual server may send traffic to: its own and
+// those that its rules select.
+func (s *Sim) poolsUsedBy(vs *object) []string {
+	pools := poolsOf(vs.doc)
+	for _, id := range vs.doc.strs("rule_ids") {
+		for _, a := range s.store.get(KindRule, id).doc.objects("actions") {
+			if id := a.str("pool_id"); id != "" {
+				pools = append(pools, id)
 			}
 		}
 	}
@@ -389,18 +444,9 @@ var lbServiceSubs = []sub{
 	}),
 	statusSub("statistics", func(r *request, service *object, rep *report) (any, *Error) {
 		s := r.sim
-		var sum dataplane.Counters
-		for _, vs := range s.virtualServersOn(service) {
-			c := rep.servers[vs.id].Counters
-			sum.CurrentConnections += c.CurrentConnections
-			sum.MaxConnections += c.MaxConnections
-			sum.TotalConnections += c.TotalConnections
-		}
 		return map[string]any{
-			"service_id": service.id,
-			"statistics": map[string]uint64{
-				"l4_current_sessions": sum.CurrentConnections, "l4_max_sessions": sum.MaxConnections, "l4_total_sessions": sum.TotalConnections,
-			},
+			"service_id":            service.id,
+			"statistics":            s.serviceStatistics(service, rep),
 			"virtual_servers":       each(s.virtualServersOn(service), func(o *object) map[string]any { return s.virtualServerStatistics(o, rep) }),
 			"pools":                 each(s.poolsOn(service), func(o *object) map[string]any { return s.poolStatistics(o, rep) }),
 			"last_update_timestamp": s.now(),

@@ -1,7 +1,6 @@
 package nsxsim
 
 import (
-	"encoding/json"
 	"net/netip"
 	"strings"
 	"time"
@@ -197,13 +196,4 @@ func (s *traffic) group(id string) []netip.Prefix {
 
 func seconds(doc document, name string) time.Duration {
 	return time.Duration(count(doc, name)) * time.Second
-}
-
-// statistics are a data plane's counters as the API shows them.
-func statistics(c dataplane.Counters) json.RawMessage {
-	return encode(map[string]uint64{
-		"bytes_in": c.BytesIn, "bytes_out": c.BytesOut, "current_sessions": c.CurrentConnections,
-		"max_sessions": c.MaxConnections, "total_sessions": c.TotalConnections, "dropped_connections": c.RefusedConnections,
-		"http_requests": c.HTTPRequests,
-	})
 }

@@ -189,26 +189,37 @@ func (p *Plane) share(all []desired) {
 // keepHouse does what time asks for, until Close.
 func (p *Plane) keepHouse(ticker clock.Ticker) {
 	defer ticker.Stop()
+	var sampled time.Time
 	for {
 		select {
 		case <-p.ctx.Done():
 			return
 		case <-ticker.C():
 		}
-		servers, tables := p.serving()
+		now := p.clock.Now()
+		servers, pools, tables := p.serving()
 		for _, vs := range servers {
-			vs.keepHouse(p.clock.Now())
+			vs.keepHouse(now)
 		}
 		for _, t := range tables {
-			t.expire(p.clock.Now())
+			t.expire(now)
+		}
+		if now.Sub(sampled) >= time.Second {
+			sampled = now
+			for _, vs := range servers {
+				vs.counters.sample(now)
+			}
+			for _, pool := range pools {
+				pool.sample(now)
+			}
 		}
 	}
 }
 
-func (p *Plane) serving() ([]*virtualServer, map[string]*stickiness) {
+func (p *Plane) serving() ([]*virtualServer, []*pool, map[string]*stickiness) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return slices.Clone(p.virtualServers), p.shared
+	return slices.Clone(p.virtualServers), slices.Clone(p.pools), p.shared
 }
 
 // Status of all that the last Config names.

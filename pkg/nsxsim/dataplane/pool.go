@@ -300,6 +300,16 @@ func (m *member) sessionsOf(protocols ...Protocol) []*session {
 	return found
 }
 
+// sample notes what was counted until now, for the rates.
+func (p *pool) sample(now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.counters.sample(now)
+	for _, m := range p.members {
+		m.counters.sample(now)
+	}
+}
+
 // status of the pool and its members.
 func (p *pool) status() PoolStatus {
 	p.mu.Lock()

@@ -233,6 +233,7 @@ func (s *session) counted() []*counters {
 func (s *session) countIn(n int) {
 	for _, c := range s.counted() {
 		c.in.Add(int64(n))
+		c.packetsIn.Add(1)
 	}
 }
 
@@ -240,6 +241,7 @@ func (s *session) countIn(n int) {
 func (s *session) countOut(n int) {
 	for _, c := range s.counted() {
 		c.out.Add(int64(n))
+		c.packetsOut.Add(1)
 	}
 }
 

@@ -36,6 +36,8 @@ type VirtualServerStatus struct {
 	PoolID    string // "": no pool
 	Listeners []ListenerStatus
 	Counters  Counters
+	// Persistent is the number of clients that source-IP persistence ties to members.
+	Persistent int
 }
 
 // ListenerStatus tells whether a port of a virtual server is bound.
@@ -74,7 +76,17 @@ type Counters struct {
 	RefusedConnections uint64 // virtual server: by a limit, by Access, or for want of a member; pool, member: failed dials
 	BytesIn            uint64
 	BytesOut           uint64
+	PacketsIn          uint64 // datagrams, or pieces of TCP streams as they were read
+	PacketsOut         uint64
 	HTTPRequests       uint64 // of layer 7 virtual servers
 	DroppedByAccess    uint64 // virtual server: connections and datagrams that Access kept out
 	DroppedByRules     uint64 // virtual server: connections that rules dropped
+	Rates              Rates
+}
+
+// Rates are counts a second, averaged over the last five seconds.
+type Rates struct {
+	BytesIn, BytesOut, PacketsIn, PacketsOut float64
+	Connections                              float64 // that began
+	Requests                                 float64
 }

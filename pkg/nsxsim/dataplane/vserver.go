@@ -239,6 +239,9 @@ func (vs *virtualServer) status(pools map[string]*PoolStatus) VirtualServerStatu
 	if vs.pool != nil {
 		st.PoolID = vs.pool.id
 	}
+	if vs.sticky != nil {
+		st.Persistent = vs.sticky.size()
+	}
 	var unbound []string
 	for _, p := range vs.want.Ports {
 		if l := vs.listeners[p.Listen]; l != nil {
