@@ -57,7 +57,7 @@ type Engine struct {
 func New(o Options) *Engine {
 	e := &Engine{
 		o:       o,
-		refresh: newRefresher(o.Clock, o.Backend.RefreshAddresses),
+		refresh: newRefresher(o.Clock),
 		wake:    make(chan struct{}, 1),
 		untidy:  make(chan struct{}, 1),
 	}
@@ -191,10 +191,10 @@ func (e *Engine) converge(ctx context.Context, svc *corev1.Service, want Fronten
 		now := e.o.Clock.Now()
 		var failed several
 		plan, err := Diff(want, e.inv().Observe(want.Owner), e.inv(), e.o.ClusterUID)
-		if noAddress(err) && !refreshed {
-			// Perhaps somebody gave one back.
+		if err != nil && !refreshed {
+			// Perhaps somebody has made room.
 			refreshed = true
-			again, refreshErr := e.refresh.after(ctx, now)
+			again, refreshErr := e.lookForRoom(ctx, want, err, now)
 			if again {
 				continue
 			}
@@ -217,11 +217,6 @@ func (e *Engine) converge(ctx context.Context, svc *corev1.Service, want Fronten
 		failed.add(err)
 		return failed.error()
 	}
-}
-
-// noAddress tells whether a plan failed for want of an address, rather than of room in a load-balancer service.
-func noAddress(err error) bool {
-	return errors.Is(err, nsx.ErrAlreadyAllocated) || (errors.Is(err, nsx.ErrExhausted) && !errors.Is(err, errNoRoom))
 }
 
 // replan tells whether a plan that failed shows something new about NSX, by which the inventory has learnt.

@@ -453,7 +453,7 @@ func TestExhaustedThenFreed(t *testing.T) {
 		if n := tryAll(); n != 0 {
 			t.Errorf("%d served out of nothing", n)
 		}
-		want(t, "calls", b.takeCalls(), []string{"refresh addresses"})
+		want(t, "calls", b.takeCalls(), []string{"refresh floating"})
 		if n := len(b.takeEvents()); n != waiting {
 			t.Errorf("%d events for %d Services", n, waiting)
 		}
@@ -471,7 +471,7 @@ func TestExhaustedThenFreed(t *testing.T) {
 		if n := tryAll(); n != 2 {
 			t.Errorf("%d served, want 2", n)
 		}
-		if calls := b.takeCalls(); slices.Index(calls, "refresh addresses") != 0 || strings.Count(strings.Join(calls, " "), "refresh") != 1 {
+		if calls := b.takeCalls(); slices.Index(calls, "refresh floating") != 0 || strings.Count(strings.Join(calls, " "), "refresh") != 1 {
 			t.Errorf("calls: %v", calls)
 		}
 	})
@@ -481,7 +481,7 @@ func TestExhaustedThenFreed(t *testing.T) {
 func TestRefreshBrokenOff(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		reads := 0
-		r := newRefresher(clock.RealClock{}, func(ctx context.Context) error {
+		read := func(ctx context.Context) error {
 			reads++
 			select {
 			case <-ctx.Done():
@@ -489,25 +489,26 @@ func TestRefreshBrokenOff(t *testing.T) {
 			case <-time.After(time.Second):
 				return nil
 			}
-		})
+		}
+		r := newRefresher(clock.RealClock{})
 		short, cancel := context.WithTimeout(context.Background(), time.Second/2)
 		defer cancel()
 		var all sync.WaitGroup
 		all.Go(func() {
-			if fresh, err := r.after(short, time.Now()); fresh || !errors.Is(err, context.DeadlineExceeded) {
+			if fresh, err := r.after(short, "it", time.Now(), read); fresh || !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("broken off: %v, %v", fresh, err)
 			}
 		})
 		synctest.Wait()
 		for range 3 {
 			all.Go(func() {
-				if fresh, err := r.after(context.Background(), time.Now()); !fresh || err != nil {
+				if fresh, err := r.after(context.Background(), "it", time.Now(), read); !fresh || err != nil {
 					t.Errorf("others: %v, %v", fresh, err)
 				}
 			})
 		}
 		all.Go(func() {
-			if fresh, err := r.after(short, time.Now()); fresh || !errors.Is(err, context.DeadlineExceeded) {
+			if fresh, err := r.after(short, "it", time.Now(), read); fresh || !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("waiting, and broken off: %v, %v", fresh, err)
 			}
 		})
@@ -515,8 +516,11 @@ func TestRefreshBrokenOff(t *testing.T) {
 		if reads != 2 {
 			t.Errorf("%d reads", reads)
 		}
-		if fresh, err := r.after(context.Background(), time.Now().Add(time.Millisecond)); fresh || err != nil || reads != 2 {
+		if fresh, err := r.after(context.Background(), "it", time.Now().Add(time.Millisecond), read); fresh || err != nil || reads != 2 {
 			t.Errorf("too soon: %v, %v, %d reads", fresh, err, reads)
+		}
+		if fresh, err := r.after(context.Background(), "another", time.Now(), read); !fresh || err != nil || reads != 3 {
+			t.Errorf("another: %v, %v, %d reads", fresh, err, reads)
 		}
 	})
 }
@@ -536,7 +540,7 @@ func TestAskedAddressTaken(t *testing.T) {
 		svc.Spec.Ports[0].NodePort = 31080
 		_, err := b.Ensure(context.Background(), svc)
 		wantRetry(t, err, nsx.ErrAlreadyAllocated, 15*time.Second, 30*time.Second)
-		want(t, "calls", b.takeCalls(), []string{"refresh addresses", "write vs-01"})
+		want(t, "calls", b.takeCalls(), []string{"refresh floating", "write vs-01"})
 		want(t, "events", b.takeEvents(), []string{"default/web NoFreeAddress: address " + other + ` of pool "floating" is already in use`})
 		if status, _, _ := b.Get(context.Background(), svc); len(status.Ingress) != 1 || status.Ingress[0].IP != ip {
 			t.Errorf("live: %v, want %s", status, ip)
@@ -544,15 +548,49 @@ func TestAskedAddressTaken(t *testing.T) {
 	})
 }
 
-func TestNoRoomIsNoReasonToReadAddresses(t *testing.T) {
+// A Service that finds no room has the load-balancer services read again, and nothing else; when there is room, it is served
+// within 30 s, without any audit.
+func TestNoRoomThenRoom(t *testing.T) {
 	running(t, func(t *testing.T, b *bench) {
 		b.nsx.addLBService("lb-1", 1)
 		b.mustEnsure(t, testService("first"))
 		b.takeCalls()
-		_, err := b.Ensure(context.Background(), testService("second"))
+		svc := testService("second")
+		_, err := b.Ensure(context.Background(), svc)
 		wantRetry(t, err, nsx.ErrExhausted, 15*time.Second, 30*time.Second)
-		want(t, "calls", b.takeCalls(), nil)
+		want(t, "calls", b.takeCalls(), []string{"refresh room"})
 		want(t, "events", b.takeEvents(), []string{`default/second NoRoom: no room for 1 more virtual server in class "default": "lb-1": full`})
+
+		b.nsx.mu.Lock()
+		b.nsx.capacities = map[string]int{"lb-1": 2} // somebody makes it larger
+		b.nsx.mu.Unlock()
+		made := time.Now()
+		var again *nsx.RetryAt
+		errors.As(err, &again)
+		time.Sleep(time.Until(again.At))
+		b.mustEnsure(t, svc)
+		if waited := time.Since(made); waited > 30*time.Second {
+			t.Errorf("served %v after there was room", waited)
+		}
+	})
+}
+
+// A Service that finds no address has the pools of its class read again, and no others.
+func TestOnlyThePoolsOfTheClassAreReadAgain(t *testing.T) {
+	running(t, func(t *testing.T, b *bench) {
+		b.nsx.setPools(ipPool("floating", false, "10.0.0.1-10.0.0.1"), ipPool("others", false, "10.1.0.1-10.1.0.9"))
+		b.nsx.mishap(nsx.Owner{}, mishap{Allocate: "10.0.0.1"})
+		svc := testService("web")
+		_, err := b.Ensure(context.Background(), svc)
+		wantRetry(t, err, nsx.ErrExhausted, 15*time.Second, 30*time.Second)
+		want(t, "calls", b.takeCalls(), []string{"refresh floating"})
+		b.nsx.mu.Lock()
+		delete(b.nsx.foreign, netip.MustParseAddr("10.0.0.1"))
+		b.nsx.mu.Unlock()
+		var again *nsx.RetryAt
+		errors.As(err, &again)
+		time.Sleep(time.Until(again.At))
+		b.mustEnsure(t, svc)
 	})
 }
 

@@ -27,6 +27,8 @@ type fakeNSX struct {
 	// fault is asked before each call: "create", "write", "allocate", "attach", "detach", "release", "delete", "pool",
 	// "monitor", "sources", "nodes", "load", "refresh" and "settle", with the object's id or address.
 	fault func(call, on string) error
+	// capacities of load-balancer services that the inventory does not know of yet.
+	capacities map[string]int
 	// foreign are allocations of somebody else, by address.
 	foreign map[netip.Addr]bool
 	nodes   [][]nsx.Node
@@ -112,13 +114,31 @@ func (n *fakeNSX) Settle(_ context.Context, o nsx.Owner) error {
 	return n.fault("settle", o.Name)
 }
 
-func (n *fakeNSX) RefreshAddresses(context.Context) error {
+func (n *fakeNSX) RefreshRoom(context.Context) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if err := n.call("refresh", "addresses"); err != nil {
+	if err := n.call("refresh", "room"); err != nil {
+		return err
+	}
+	for _, r := range n.inv.LBServices() {
+		if capacity, ok := n.capacities[r.ID]; ok {
+			r.Capacity = capacity
+			n.inv.PutLBService(r)
+		}
+	}
+	return nil
+}
+
+func (n *fakeNSX) RefreshAddresses(_ context.Context, pool string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.call("refresh", pool); err != nil {
 		return err
 	}
 	for _, p := range n.inv.IPPools() {
+		if p.Name != pool {
+			continue
+		}
 		for _, a := range n.inv.Allocations(p.ID) {
 			if len(n.inv.Carriers(a)) == 0 && !n.foreign[a] {
 				n.inv.SetReleased(p.ID, a)

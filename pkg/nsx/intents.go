@@ -130,6 +130,9 @@ type Backend interface {
 	// PoolHealth is what NSX's health checks say of the pools of ours that carry traffic, by one call for each load-balancer
 	// service.
 	PoolHealth(ctx context.Context) ([]PoolHealth, error)
-	// RefreshAddresses reads the allocations of the cluster's IP pools again, one paged list a pool.
-	RefreshAddresses(ctx context.Context) error
+	// RefreshAddresses reads the use of one IP pool of the cloud config again: its ranges, its allocations, and the virtual
+	// servers if one that is somebody else's keeps an address of it that is not allocated any more.
+	RefreshAddresses(ctx context.Context, pool string) error
+	// RefreshRoom reads the load-balancer services and their capacity again.
+	RefreshRoom(ctx context.Context) error
 }

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"go4.org/netipx"
 )
 
 // VirtualServerRecord is a virtual server in the inventory: ours with its document, anybody else's with its address and the
@@ -641,6 +643,30 @@ func (inv *Inventory) Unrecorded(pool string) []netip.Addr {
 	}
 	slices.SortFunc(out, netip.Addr.Compare)
 	return out
+}
+
+// KeptByOthers tells whether any address of an IP pool is not allocated, and still on a virtual server of somebody else: it
+// has been given back, and the virtual server is, or soon will be, gone.
+func (inv *Inventory) KeptByOthers(pool string) bool {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	p, t := inv.ipPools[pool], inv.allocations[pool]
+	for a, u := range inv.addresses {
+		if !slices.ContainsFunc(p.Ranges, func(r netipx.IPRange) bool { return r.Contains(a) }) {
+			continue
+		}
+		if t != nil {
+			if _, allocated := t.get(a.String()); allocated {
+				continue
+			}
+		}
+		for _, id := range u.carriers {
+			if r, _ := inv.virtualServers.get(id); r.Owner.UID == "" {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // Allocated tells whether an address of an IP pool is allocated, by anybody.

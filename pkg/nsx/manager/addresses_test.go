@@ -363,7 +363,7 @@ func TestReleasedByHand(t *testing.T) {
 	o := owner("web")
 	w.must(w.publish(o, w.tcp(1)))
 	w.must(w.sim.As("somebody").Release(w.pool, "10.0.0.1"))
-	w.must(w.RefreshAddresses(t.Context()))
+	w.must(w.RefreshAddresses(t.Context(), "floating"))
 	if got := w.observed(o).Claim; got != nsx.Unclaimed {
 		t.Fatalf("claim is %s, want unclaimed", got)
 	}
@@ -387,7 +387,7 @@ func TestReleasedByHandKeepsItsAddress(t *testing.T) {
 			o := owner("web")
 			first, err := w.sim.As("somebody").Allocate(w.pool, "")
 			w.must(err)
-			w.must(w.RefreshAddresses(t.Context()))
+			w.must(w.RefreshAddresses(t.Context(), "floating"))
 			err = w.publish(o, w.tcp(4))
 			for n := byte(3); errors.Is(err, nsx.ErrAlreadyAllocated); n-- {
 				err = w.publish(o, w.again(o, n))

@@ -117,7 +117,7 @@ func TestCursorsInACircle(t *testing.T) {
 		}
 		return &http.Response{StatusCode: 200, Request: req, Body: io.NopCloser(strings.NewReader(`{"cursor": "` + cursor + `"}`))}, nil
 	})})
-	if err := b.RefreshAddresses(t.Context()); !errors.Is(err, nsx.ErrUnavailable) || pages > 10 {
+	if err := b.RefreshAddresses(t.Context(), "floating"); !errors.Is(err, nsx.ErrUnavailable) || pages > 10 {
 		t.Errorf("got %v after %d pages", err, pages)
 	}
 }
@@ -189,7 +189,7 @@ func surviveOddAnswer(t testing.TB, operation int, call string, done bool, odd f
 			}
 			return b.Tidy(ctx)
 		},
-		func() error { return b.RefreshAddresses(ctx) },
+		func() error { return b.RefreshAddresses(ctx, "floating") },
 	}[operation]()
 	for name, n := range way.calls {
 		for i := range n {

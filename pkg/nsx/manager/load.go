@@ -44,13 +44,14 @@ func (b *Backend) Load(ctx context.Context) error {
 		version, err = b.readVersion(gctx)
 		return err
 	})
-	if slices.ContainsFunc(b.opts.LBServices, func(k string) bool { _, _, ok := nsx.ParseTierKey(k); return ok }) {
-		list(&tiers, "/logical-routers", url.Values{"router_type": {"TIER1"}})
-	}
+	g.Go(func() (err error) {
+		tiers, err = b.listTiers(gctx)
+		return err
+	})
 	g.Go(func() (err error) {
 		// Allocations first: whoever allocates by the written record has its virtual server made before, so that the list
 		// of virtual servers that follows shows the record of every allocation that is listed here.
-		if ipPools, allocations, err = b.listIPPools(gctx); err != nil {
+		if ipPools, allocations, err = b.listIPPools(gctx, ""); err != nil {
 			return err
 		}
 		virtualServers, err = b.api.list(gctx, "/loadbalancer/virtual-servers", nil)
@@ -171,8 +172,8 @@ func profileIDs(raws []json.RawMessage) (map[string]string, error) {
 	return ids, nil
 }
 
-// listIPPools reads the config's IP pools and their allocations.
-func (b *Backend) listIPPools(ctx context.Context) (map[string]nsx.IPPool, map[string][]netip.Addr, error) {
+// listIPPools reads the config's IP pools, and the allocations of one, or with an empty name of all.
+func (b *Backend) listIPPools(ctx context.Context, name string) (map[string]nsx.IPPool, map[string][]netip.Addr, error) {
 	raws, err := b.api.list(ctx, "/pools/ip-pools", nil)
 	if err != nil {
 		return nil, nil, err
@@ -205,8 +206,8 @@ func (b *Backend) listIPPools(ctx context.Context) (map[string]nsx.IPPool, map[s
 	}
 	allocations := map[string][]netip.Addr{}
 	for _, p := range sortedValues(used) {
-		if p.ID == "" {
-			continue // not in NSX
+		if p.ID == "" || (name != "" && name != p.Name) {
+			continue // not in NSX, or not asked for
 		}
 		if allocations[p.ID], err = b.listAllocations(ctx, p.ID); err != nil {
 			return nil, nil, err
@@ -266,8 +267,16 @@ func (b *Backend) loadTaggedPools(ctx context.Context, l *nsx.Listing) error {
 	return nil
 }
 
-// loadLBServices finds the load-balancer services that classes name, and those that we made.
+// loadLBServices finds the load-balancer services that classes name, and those that we made. Whose virtual servers are in
+// them is read from the listing, or from the inventory if they were not listed.
 func (b *Backend) loadLBServices(ctx context.Context, l *nsx.Listing, services, tiers []json.RawMessage) error {
+	owned := func(vs string) bool {
+		r, ok := l.VirtualServers[vs]
+		if !ok && l.VirtualServers == nil {
+			r, _ = b.inv.VirtualServer(vs)
+		}
+		return r.Owner.UID != ""
+	}
 	l.LBServices = map[string]nsx.LBServiceRecord{}
 	found := map[string]nsx.LBServiceRecord{}
 	byName := map[string][]string{}
@@ -327,7 +336,7 @@ func (b *Backend) loadLBServices(ctx context.Context, l *nsx.Listing, services, 
 	}
 	// Virtual servers of ours may sit in services that no class names any more.
 	for id, r := range found {
-		if _, ok := l.LBServices[id]; !ok && (r.Ours || slices.ContainsFunc(r.VirtualServers, func(vs string) bool { return l.VirtualServers[vs].Owner.UID != "" })) {
+		if _, ok := l.LBServices[id]; !ok && (r.Ours || slices.ContainsFunc(r.VirtualServers, owned)) {
 			l.LBServices[id] = r
 		}
 	}
@@ -384,11 +393,11 @@ func tierID(tiers []json.RawMessage, ref string) (id, problem string) {
 }
 
 // RefreshAddresses implements nsx.Backend.
-func (b *Backend) RefreshAddresses(ctx context.Context) error {
+func (b *Backend) RefreshAddresses(ctx context.Context, pool string) error {
 	mark := b.inv.Begin()
-	pools, allocations, err := b.listIPPools(ctx)
+	pools, allocations, err := b.listIPPools(ctx, pool)
 	if err != nil {
-		return fmt.Errorf("reading the use of the IP pools: %w", err)
+		return fmt.Errorf("reading the use of IP pool %q: %w", pool, err)
 	}
 	for _, p := range b.inv.IPPools() { // pools that only tags name stay as they are
 		if p.Name == "" {
@@ -396,7 +405,37 @@ func (b *Backend) RefreshAddresses(ctx context.Context) error {
 		}
 	}
 	b.inv.Merge(mark, nsx.Listing{IPPools: pools, Allocations: allocations}, false)
+	if p, ok := b.inv.IPPool(pool); ok && b.inv.KeptByOthers(p.ID) {
+		return b.refreshVirtualServers(ctx)
+	}
 	return nil
+}
+
+// RefreshRoom implements nsx.Backend.
+func (b *Backend) RefreshRoom(ctx context.Context) error {
+	mark := b.inv.Begin()
+	services, err := b.api.list(ctx, "/loadbalancer/services", nil)
+	if err != nil {
+		return fmt.Errorf("reading the load-balancer services: %w", err)
+	}
+	tiers, err := b.listTiers(ctx)
+	if err != nil {
+		return fmt.Errorf("reading the tier-1 gateways: %w", err)
+	}
+	var l nsx.Listing
+	if err := b.loadLBServices(ctx, &l, services, tiers); err != nil {
+		return err
+	}
+	b.inv.Merge(mark, l, false)
+	return nil
+}
+
+// listTiers reads the tier-1 gateways, if any class names one.
+func (b *Backend) listTiers(ctx context.Context) ([]json.RawMessage, error) {
+	if !slices.ContainsFunc(b.opts.LBServices, func(k string) bool { _, _, ok := nsx.ParseTierKey(k); return ok }) {
+		return nil, nil
+	}
+	return b.api.list(ctx, "/logical-routers", url.Values{"router_type": {"TIER1"}})
 }
 
 // refreshPool reads the allocations of one IP pool again.
