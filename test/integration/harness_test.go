@@ -2,6 +2,7 @@ package integration
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"maps"
@@ -85,7 +86,7 @@ func newWorld(t *testing.T, o nsxsim.Options) *world {
 	t.Helper()
 	w := &world{t: t, clock: clocktesting.NewFakeClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)), exclusive: true, timeout: time.Minute}
 	o.NewID = nsxsim.SequentialIDs()
-	w.sim = nsxsim.StartPlain(t, o)
+	w.sim = nsxsim.Start(t, o)
 	w.pool = nsxsim.Must(w.sim.AddIPPool("floating", "10.0.0.0/16", "10.0.0.1-10.0.20.250")).ID()
 	w.lb = nsxsim.Must(w.sim.AddLBService("lb", "LARGE", nsxsim.Must(w.sim.AddTier1("t1")).ID())).ID()
 	for i := range 3 {
@@ -156,7 +157,7 @@ func (w *world) start() {
 		Authentication: transport.Basic, RequestsPerSecond: 100000, Burst: 100000,
 		Timeout: w.timeout,
 		Rand:    func() float64 { return 0 },
-		Base:    &mortal{p, &http.Transport{MaxIdleConnsPerHost: 20}},
+		Base:    &mortal{p, &http.Transport{MaxIdleConnsPerHost: 20, TLSClientConfig: &tls.Config{RootCAs: w.sim.CertPool(), MinVersion: tls.VersionTLS12}}},
 	})
 	w.must(err)
 	p.backend = manager.New(manager.Options{
