@@ -32,8 +32,8 @@ var faults = []fault{
 	}},
 }
 
-func threePorts() *corev1.Service    { return service("web", cluster, "80", "443", "8080") }
-func localPolicy() *corev1.Service   { return service("web", local, "80") }
+func threePorts() *corev1.Service  { return service("web", cluster, "80", "443", "8080") }
+func localPolicy() *corev1.Service { return service("web", local, "80") }
 func restricted() *corev1.Service {
 	svc := service("web", cluster, "53", "53/UDP")
 	svc.Spec.LoadBalancerSourceRanges = []string{"192.0.2.0/24"}
