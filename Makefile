@@ -15,7 +15,7 @@ ifdef FULL
 BENCH_SIZES := -services 100,1000,5000 -nodes 10,100,1000
 endif
 
-.PHONY: help build $(PROGRAMS) bin/kube bin/e2e bin/e2e-cluster e2e e2e-full e2e-up e2e-down demo test unit check clients chaos lint budget bench verify update clean
+.PHONY: help build $(PROGRAMS) bin/kube bin/e2e bin/e2e-cluster e2e e2e-full e2e-check e2e-up e2e-down demo test unit check clients chaos lint budget bench verify update clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z/-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | expand -t 12
@@ -45,7 +45,10 @@ E2E_CLUSTER_TEST = go tool gotestsum --format testname --junitfile .cache/e2e/ju
 E2E_TEST = go tool gotestsum --format testname --junitfile .cache/e2e/junit.xml -- \
 	-tags e2e -count 1 -timeout 60m -parallel 9 ./test/e2e -args -logs=$(CURDIR)/.cache/e2e/logs $(E2E)
 
-e2e: build bin/kube bin/e2e bin/e2e-cluster ## Test end to end on real nodes in network namespaces; needs root. E2E=FLAGS: see docs.
+e2e-check: bin/e2e-cluster ## Tell whether make e2e can run here, and what is missing.
+	@bin/e2e-cluster check && hack/build-e2e.sh --check
+
+e2e: e2e-check build bin/kube bin/e2e ## Test end to end on real nodes in network namespaces; needs root. E2E=FLAGS: see docs.
 	@mkdir -p .cache/e2e
 	@$(E2E_CLUSTER_TEST) && $(E2E_TEST) || { rc=$$?; bin/e2e-cluster clean; exit $$rc; }
 

@@ -49,7 +49,7 @@ func (s *stage) visited() (vips map[string]netip.Addr, goHome func(during string
 // TestControllerKilled kills the leading controller's process under traffic, in the middle of work. Another one takes over.
 func TestControllerKilled(t *testing.T) {
 	s := newStage(t)
-	s.excused = leaderElection
+	s.excused = ending
 	vips, goHome := s.visited()
 	killed := time.Now()
 	_, err := s.Client.CoreV1().Services(s.namespace).Create(s.ctx, loadBalancer("late", "web", corev1.ServiceExternalTrafficPolicyLocal), metav1.CreateOptions{})
@@ -66,7 +66,7 @@ func TestControllerKilled(t *testing.T) {
 // TestControllerReplaced deletes the leading controller's Pod under traffic, as an update of its Deployment does.
 func TestControllerReplaced(t *testing.T) {
 	s := newStage(t)
-	s.excused = leaderElection
+	s.excused = ending
 	vips, goHome := s.visited()
 	pod, err := s.Leader(s.ctx)
 	s.must(err)
@@ -108,9 +108,10 @@ func (s *stage) sole(vips map[string]netip.Addr) {
 	}
 }
 
-// leaderElection tells errors of a leader's end.
-func leaderElection(line string) bool {
-	return strings.Contains(line, "leaderelection") || strings.Contains(line, "leader election")
+// ending tells the errors that the framework logs when a controller is ended: of its lease, and of its server, which it gives
+// no time to see requests to their end.
+func ending(line string) bool {
+	return strings.Contains(line, "leaderelection") || strings.Contains(line, "leader election") || strings.Contains(line, "Failed to shutdown server")
 }
 
 // TestNSXDown has NSX's API refuse everything for minutes, under traffic. Pods move meanwhile: the edge follows by itself. What

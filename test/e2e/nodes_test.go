@@ -77,6 +77,7 @@ func (s *stage) label(n *cluster.Node, key, value string) {
 // TestNodeDrained drains a node as for an upgrade, under traffic.
 func TestNodeDrained(t *testing.T) {
 	s := newStage(t)
+	s.excused = ending // of a controller on that node
 	s.deployment("web", 2)
 	vips := map[string]netip.Addr{}
 	for _, policy := range []corev1.ServiceExternalTrafficPolicy{corev1.ServiceExternalTrafficPolicyCluster, corev1.ServiceExternalTrafficPolicyLocal} {
@@ -147,7 +148,7 @@ func (s *stage) nodeOf(app string) *cluster.Node {
 // may fail, and it must stop to send any there.
 func TestNodePoweredOff(t *testing.T) {
 	s := newStage(t)
-	s.excused = leaderElection // it may have been on that node
+	s.excused = ending // of a controller on that node
 	last := s.Nodes[len(s.Nodes)-1]
 	s.pods("web", s.Nodes[:len(s.Nodes)-1]...)
 	// With policy Cluster kube-proxy on any node sends to pods anywhere: to those of the dead node too, until Kubernetes knows.

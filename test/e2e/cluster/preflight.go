@@ -43,6 +43,8 @@ type machineState struct {
 	find        func(program string) bool
 	exists      func(path string) bool
 	filesystems string // /proc/filesystems
+	// namespaces tries nftables in a new network namespace.
+	namespaces func() error
 }
 
 func thisMachine() machineState {
@@ -53,7 +55,19 @@ func thisMachine() machineState {
 		find:        func(program string) bool { _, err := exec.LookPath(program); return err == nil },
 		exists:      func(path string) bool { _, err := os.Stat(path); return err == nil },
 		filesystems: string(filesystems),
+		namespaces:  tryNamespaces,
 	}
+}
+
+// Preflight tells whether clusters can run on this machine, whatever is built already. The error is that of Start.
+func Preflight() error { return preflight(thisMachine(), "") }
+
+// tryNamespaces fails where root may not do everything, as in containers, or the kernel lacks nftables.
+func tryNamespaces() error {
+	if out, err := exec.Command("unshare", "--net", "--mount", "--pid", "--uts", "--fork", "nft", "list", "tables").CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return nil
 }
 
 // loadModules loads what may be there and not loaded. What is built in, or really missing, is seen later.
@@ -65,7 +79,7 @@ func loadModules() {
 	_ = exec.Command("modprobe", append([]string{"--all", "--quiet"}, modules...)...).Run()
 }
 
-// preflight returns an error that lists all that is missing, and how it is had.
+// preflight returns an error that lists all that is missing, and how it is had. Without a binDir it is about the machine alone.
 func preflight(m machineState, binDir string) error {
 	var missing, packages, unbuilt []string
 	if m.uid != 0 {
@@ -78,7 +92,7 @@ func preflight(m machineState, binDir string) error {
 		}
 	}
 	for _, p := range programs {
-		if !m.exists(filepath.Join(binDir, p)) {
+		if binDir != "" && !m.exists(filepath.Join(binDir, p)) {
 			unbuilt = append(unbuilt, filepath.Join(binDir, p))
 		}
 	}
@@ -92,6 +106,11 @@ func preflight(m machineState, binDir string) error {
 	}
 	if !m.exists(cgroupDir+"/cgroup.controllers") && !m.exists(cgroupDir+"/memory") {
 		missing = append(missing, "control groups, mounted on "+cgroupDir)
+	}
+	if len(missing) == 0 {
+		if err := m.namespaces(); err != nil {
+			missing = append(missing, fmt.Sprintf("network namespaces with nftables: %v", err))
+		}
 	}
 	if len(packages) > 0 {
 		missing = append(missing, "to install on Debian or Ubuntu: apt-get install --no-install-recommends "+strings.Join(packages, " "))

@@ -14,7 +14,7 @@ func TestPreflight(t *testing.T) {
 	but := func(names ...string) func(string) bool {
 		return func(name string) bool { return !slices.Contains(names, name) }
 	}
-	good := machineState{find: all, exists: all, filesystems: "nodev\toverlay\n\text4\n"}
+	good := machineState{find: all, exists: all, filesystems: "nodev\toverlay\n\text4\n", namespaces: func() error { return nil }}
 	for name, tc := range map[string]struct {
 		edit func(*machineState)
 		want []string // none: it passes
@@ -30,6 +30,9 @@ func TestPreflight(t *testing.T) {
 		"no overlay":          {func(m *machineState) { m.filesystems = "ext4\n" }, []string{"overlay file system"}},
 		"no bridge netfilter": {func(m *machineState) { m.exists = but("/proc/sys/net/bridge/bridge-nf-call-iptables") }, []string{"modprobe br_netfilter"}},
 		"no control groups":   {func(m *machineState) { m.exists = but(cgroupDir+"/cgroup.controllers", cgroupDir+"/memory") }, []string{"control groups"}},
+		"a container's root": {func(m *machineState) {
+			m.namespaces = func() error { return errors.New("unshare failed: Operation not permitted") }
+		}, []string{"network namespaces", "not permitted"}},
 		"everything at once": {func(m *machineState) {
 			*m = machineState{uid: 1, find: but("nft", "ip"), exists: func(string) bool { return false }}
 		}, []string{"root", "the program ip", "apt-get", "control groups", "make build"}},

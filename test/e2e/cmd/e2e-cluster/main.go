@@ -36,7 +36,7 @@ func main() {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newUpCommand(), newRunCommand(), newDownCommand(), newCleanCommand())
+	root.AddCommand(newUpCommand(), newRunCommand(), newDownCommand(), newCleanCommand(), newCheckCommand())
 	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, name+":", err)
 		os.Exit(1)
@@ -150,6 +150,15 @@ func newCleanCommand() *cobra.Command {
 		Short: "Remove what clusters of killed processes have left",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cluster.Clean(cmd.Context()) },
+	}
+}
+
+func newCheckCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "check",
+		Short: "Tell whether clusters can run on this machine, and else what is missing",
+		Args:  cobra.NoArgs,
+		RunE:  func(*cobra.Command, []string) error { return cluster.Preflight() },
 	}
 }
 
