@@ -13,17 +13,6 @@ import (
 // Connection tracking keeps connections where they are. What is to be cut is removed there: what either side sends next
 // finds no connection, and is refused. The kernel picks out those with marks of ours, which may be few among many.
 
-// connection is one that carries a mark of ours.
-type connection struct {
-	service service
-	mark    uint32
-	port    uint16 // of the member
-	open    bool   // not TCP's TIME_WAIT or CLOSE, of which only traces are left
-
-	family       uint8
-	original, id []byte // by which the kernel knows it
-}
-
 // Messages and attributes of connection tracking that x/sys/unix does not have.
 const (
 	ctGet    = unix.NFNL_SUBSYS_CTNETLINK<<8 | 1

@@ -1,7 +1,6 @@
 package nftables
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -37,17 +36,9 @@ type Plane struct {
 	full     map[string]map[uint32]bool // by pool: members that have as many connections as they may
 
 	committed ruleset
-	failed    error                      // why the kernel does not have what is wanted
-	by        owned                      // as committed
-	kept      map[service]kept           // which connections may be
-	former    map[string]map[uint32]bool // by virtual server: members of the pools that it had
-	poolOf    map[string]string          // by virtual server
-}
-
-// kept tells which connections of a service live on.
-type kept struct {
-	members map[uint32]bool   // marks
-	ports   map[uint32]uint16 // of members, which a UDP flow must go to; nil: any
+	failed    error // why the kernel does not have what is wanted
+	by        owned // as committed
+	survivors survivors
 }
 
 // New takes over nftables' tables named nsxsim, and serves nothing yet. Close it to have all undone. The error wraps
@@ -65,7 +56,6 @@ func New(opts dataplane.Options) (*Plane, error) {
 	p := &Plane{
 		opts: opts, changed: make(chan struct{}, 1),
 		marks: newMarks(), ledger: newLedger(),
-		former: map[string]map[uint32]bool{},
 	}
 	if err := p.begin(); err != nil {
 		return nil, err
@@ -207,7 +197,8 @@ func (p *Plane) sync() error {
 		states[s.ID] = s.Members
 	}
 	known := map[netip.AddrPort]bool{}
-	for _, vs := range slices.Concat(p.wanted, p.disabled) {
+	all := slices.Concat(p.disabled, p.wanted)
+	for _, vs := range all {
 		if vs.userSpace {
 			continue
 		}
@@ -222,12 +213,11 @@ func (p *Plane) sync() error {
 		}
 	}
 	rules := render(d)
-	by := ownedBy(slices.Concat(p.disabled, p.wanted), d.pools, p.marks)
+	survivors := surviving(p.survivors, all, d.pools, p.marks)
+	by := ownedBy(all, survivors)
+	var uncounted error
 	if by.differs(p.by) {
-		// What was counted until now is the former owners'.
-		if err := p.ledger.look(p.by); err != nil {
-			return err
-		}
+		uncounted = p.ledger.look(p.by) // what was counted until now is the former owners'
 	}
 	t := &transaction{}
 	for _, c := range diff(p.committed, rules) {
@@ -237,22 +227,18 @@ func (p *Plane) sync() error {
 		return p.failed
 	}
 	p.ledger.forget(by.services)
-	before := p.kept
-	p.keep(d, by.pools)
-	p.committed, p.by = rules, by
+	nothingToCut := survivors.include(p.survivors)
+	p.committed, p.by, p.survivors = rules, by, survivors
 	p.marks.keep(known)
-	if !narrower(before, p.kept) {
-		return nil // nothing to cut; to look at all connections takes its time
+	if nothingToCut {
+		return uncounted // to look at all connections takes its time
 	}
-	return p.visit()
+	return errors.Join(uncounted, p.visit())
 }
 
 // ownedBy tells whose the services are of virtual servers; of two with the same one, it is the last one's.
-func ownedBy(all []served, pools map[string]choice, marks *marks) owned {
-	by := owned{services: map[service]owner{}, pools: map[string]map[uint32]bool{}, marks: marks}
-	for id, c := range pools {
-		by.pools[id] = marksOf(c.all)
-	}
+func ownedBy(all []served, s survivors) owned {
+	by := owned{services: map[service]owner{}, pools: s.tcp, marks: s.marks}
 	for _, vs := range all {
 		if vs.userSpace {
 			continue
@@ -281,96 +267,11 @@ func (by owned) differs(before owned) bool {
 	return false
 }
 
-func marksOf(targets []target) map[uint32]bool {
-	marks := make(map[uint32]bool, len(targets))
-	for _, t := range targets {
-		marks[t.mark] = true
-	}
-	return marks
-}
-
-// narrower tells whether there may be connections that no longer live on.
-func narrower(before, after map[service]kept) bool {
-	for s, was := range before {
-		is, ok := after[s]
-		if !ok {
-			return true
-		}
-		for mark := range was.members {
-			if !is.members[mark] || is.ports[mark] != was.ports[mark] {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// keep decides which connections live on, given the members of pools whose connections do.
-func (p *Plane) keep(d desired, pools map[string]map[uint32]bool) {
-	anywhere := map[uint32]bool{}
-	for _, members := range pools {
-		maps.Copy(anywhere, members)
-	}
-	poolOf, former := map[string]string{}, map[string]map[uint32]bool{}
-	p.kept = map[service]kept{}
-	for _, vs := range slices.Concat(p.disabled, p.wanted) {
-		if vs.userSpace || vs.Pool == nil && vs.SorryPool == nil {
-			continue
-		}
-		if vs.Protocol == dataplane.UDP {
-			if !vs.Disabled {
-				p.keepFlows(vs.VirtualServer, d.pools)
-			}
-			continue
-		}
-		members := map[uint32]bool{}
-		for _, pool := range poolsOf(vs.VirtualServer) {
-			maps.Copy(members, pools[pool.ID])
-		}
-		if vs.Pool != nil {
-			poolOf[vs.ID] = vs.Pool.ID
-		}
-		was := map[uint32]bool{}
-		maps.Copy(was, p.former[vs.ID])
-		if before := p.poolOf[vs.ID]; before != poolOf[vs.ID] {
-			maps.Copy(was, p.by.pools[before])
-		}
-		maps.DeleteFunc(was, func(mark uint32, _ bool) bool { return !anywhere[mark] })
-		if len(was) > 0 {
-			former[vs.ID] = was
-			maps.Copy(members, was)
-		}
-		for _, port := range vs.Ports {
-			p.kept[serviceOf(vs.VirtualServer, port)] = kept{members: members}
-		}
-	}
-	p.poolOf, p.former = poolOf, former
-}
-
-// keepFlows does so for a virtual server of UDP, whose flows stay only where new ones might go, too.
-func (p *Plane) keepFlows(vs dataplane.VirtualServer, pools map[string]choice) {
-	for _, port := range vs.Ports {
-		k := kept{members: map[uint32]bool{}, ports: map[uint32]uint16{}}
-		for _, pool := range poolsOf(vs) {
-			for _, m := range pools[pool.ID].up {
-				k.members[m.mark], k.ports[m.mark] = true, cmp.Or(m.port, port.Member)
-			}
-		}
-		p.kept[serviceOf(vs, port)] = k
-	}
-}
-
-// lives tells whether a connection lives on.
-func (p *Plane) lives(c connection) bool {
-	k, ok := p.kept[c.service]
-	return ok && k.members[c.mark] && (k.ports == nil || k.ports[c.mark] == c.port)
-}
-
 // visit cuts the connections that are not to live on, and counts the others.
 func (p *Plane) visit() error {
 	open := map[counted]uint64{}
 	err := connections(func(c connection) bool {
-		if !p.lives(c) {
+		if !p.survivors.has(c) {
 			return false
 		}
 		if c.open {
