@@ -18,5 +18,7 @@
 //   - A member that is gone or DISABLED loses its connections ([Options.DisabledKeepsConnections] has it
 //     otherwise); GRACEFUL_DISABLED keeps them and gets no new ones, except from clients that source-IP
 //     persistence ties to it.
+//   - The settings, rules and pools of a layer 7 virtual server hold from the next request on, also of clients that
+//     are connected. A member that is gone or DISABLED loses the requests that it serves; their clients are told.
 //   - A member that is DOWN keeps its TCP connections, gets no new ones and loses its UDP flows.
 package dataplane

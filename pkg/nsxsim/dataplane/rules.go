@@ -310,13 +310,26 @@ func (m *message) cookie(name string, ofRequest bool) string {
 	return ""
 }
 
+// escape makes a query of a text that may hold what clients sent: nothing in it ends the request line.
+func escape(text string) string {
+	var query strings.Builder
+	for i := range len(text) {
+		if b := text[i]; b <= ' ' || b == 0x7f || b == '#' {
+			fmt.Fprintf(&query, "%%%02X", b)
+		} else {
+			query.WriteByte(b)
+		}
+	}
+	return query.String()
+}
+
 // rewrite does what an action of the rewriting phases says.
 func (m *message) rewrite(a *Action) {
 	switch a.Type {
 	case RewriteURI:
 		arguments := m.request.URL.RawQuery
 		if a.Arguments != nil {
-			arguments = strings.ReplaceAll(m.expand(*a.Arguments), " ", "%20")
+			arguments = escape(m.expand(*a.Arguments))
 		}
 		if u, err := url.Parse(m.expand(a.Value)); err == nil {
 			m.request.URL.Path, m.request.URL.RawPath = u.Path, u.RawPath
