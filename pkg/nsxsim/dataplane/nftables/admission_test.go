@@ -5,6 +5,7 @@ package nftables_test
 import (
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim/dataplane"
 )
@@ -95,9 +96,9 @@ func TestLimitOfConnections(t *testing.T) {
 	for _, c := range held {
 		c.member()
 	}
-	apply(t, p, web(limited, with(nodes(1, 2)))) // the count goes on
+	apply(t, p, web(limited, with(nodes(1, 2)), access(dataplane.Allow, "192.0.2.0/24"), persistent(time.Minute))) // the count goes on
 	if _, _, failure := w.once(t, "tcp", clientB, vip+":80"); failure != "refused" {
-		t.Errorf("the third after a change of members: %q, want it refused", failure)
+		t.Errorf("the third after changes: %q, want it refused", failure)
 	}
 	held[0].close()
 	eventually(t, "one may come when one has gone", func() bool {

@@ -23,6 +23,7 @@
 //   - Members are of the family of their virtual server's address.
 //   - Access lists drop; what is over a limit, or finds no member, is rejected: TCP by a reset, UDP by ICMP.
 //   - Passive monitors see nothing.
+//   - A limit of a virtual server's connections that changes counts only those from then on.
 //   - The limit of a member's connections is looked at with each Options.Housekeeping.
 //   - The time-out of persistence runs from the client's last packet, and a full table takes no further clients.
 //   - Bytes are counted with the headers of IP and TCP or UDP.

@@ -91,7 +91,10 @@ func (p *Plane) begin() error {
 		for _, c := range diff(ruleset{}, empty) {
 			t.change(c)
 		}
-		if err = t.commit(); err != nil {
+		if err = t.commit(); err == nil {
+			err = connections(func(connection) bool { return false })
+		}
+		if err != nil {
 			err = errors.Join(err, p.addresses.close())
 		}
 		p.committed = empty

@@ -43,6 +43,7 @@ const (
 	refusedSet       = "refused"            // service: counter of connections not served
 	poolChain        = "pool-"              // chooses a member
 	serviceChain     = "service-"           // of a virtual server with limits, an access list or persistence
+	limitChain       = "limit-"             // of a virtual server with a limit of connections
 	rememberChain    = "remember-"          // by a table of persistence
 	deliverChain     = "deliver"            // to the member that the mark names; with an idle time: deliver-NAME
 	refuseChain      = "refuse"
@@ -305,7 +306,10 @@ func (t *table) special(vs dataplane.VirtualServer, pool *dataplane.Pool) []rule
 		rules = append(rules, rule{rateOver(vs.MaxConnectionRate), goTo(refuseChain)})
 	}
 	if vs.MaxConnections > 0 {
-		rules = append(rules, rule{connectionsOver(vs.MaxConnections), goTo(refuseChain)})
+		// In a chain of its own, as the count begins anew when the chain's rules are replaced.
+		limit := limitChain + identifier(vs.ID)
+		t.chain(limit, nil, rule{connectionsOver(vs.MaxConnections), goTo(refuseChain)})
+		rules = append(rules, rule{jump(limit)})
 	}
 	if vs.Persistence == nil || pool == nil {
 		return rules

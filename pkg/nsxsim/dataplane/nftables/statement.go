@@ -275,6 +275,11 @@ func goTo(chain string) statement {
 	return statement{"goto " + chain, []any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: chain}}}
 }
 
+// jump goes to a chain and comes back.
+func jump(chain string) statement {
+	return statement{"jump " + chain, []any{&expr.Verdict{Kind: expr.VerdictJump, Chain: chain}}}
+}
+
 func reset() statement {
 	return statement{"reject with tcp reset", []any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}}}
 }

@@ -84,11 +84,16 @@ func TestTakesOverWhatWasLeft(t *testing.T) {
 	w := newWorld(t)
 	killed := newPlane(t, dataplane.Options{})
 	apply(t, killed, web())
+	c := w.dial(t, "tcp", clientA, vip+":80")
+	c.member()
 	next := newPlane(t, dataplane.Options{})
 	if got := call[string, Answer](t, w.client, "Ping", vip).Text; got != "" {
 		t.Errorf("%s still answers", got)
 	}
 	apply(t, next, web(with(nodes(2))))
+	if _, _, failure := c.ask(); failure != "reset" {
+		t.Errorf("a connection from before: %q, want a reset", failure)
+	}
 	if member, _, failure := w.once(t, "tcp", clientA, vip+":80"); member != "node-2" {
 		t.Errorf("%q serves (%s)", member, failure)
 	}
