@@ -32,6 +32,7 @@ const (
 // flags as they were given.
 type flags struct {
 	addr, username, password, passwordFile string
+	users                                  string
 	tlsCert, tlsKey, caOut                 string
 	plain                                  bool
 	inventory, faults                      string
@@ -96,6 +97,7 @@ restores a snapshot; POST state, which adds an inventory.`,
 	fs.StringVar(&f.username, "username", nsxsim.DefaultUsername, "the user that may log in")
 	fs.StringVar(&f.password, "password", "", "the user's password (default: --password-file, $"+passwordEnv+", else "+nsxsim.DefaultPassword+")")
 	fs.StringVar(&f.passwordFile, "password-file", "", "file with the user's password")
+	fs.StringVar(&f.users, "users", "", "YAML file with a list of further users: [{name: ncp, principal: true, certificate: PEM}, {name: auditor, password: secret, readOnly: true}]; also token, and remote for those of an identity manager")
 	fs.StringVar(&f.tlsCert, "tls-cert", "", "PEM file of the server's certificate; without it one is made, of an authority of its own")
 	fs.StringVar(&f.tlsKey, "tls-key", "", "PEM file of the key of --tls-cert")
 	fs.StringVar(&f.caOut, "ca-out", "", "where to write the made authority's certificate (default: a temporary file, deleted at the end)")
@@ -178,6 +180,13 @@ func (f flags) options() (nsxsim.Options, error) {
 		return o, err
 	}
 	o.Users = []nsxsim.User{{Name: f.username, Password: password}}
+	if f.users != "" {
+		users, err := readUsers(f.users)
+		if err != nil {
+			return o, err
+		}
+		o.Users = append(o.Users, users...)
+	}
 	if o.Quirks, err = parseQuirks(f.quirks); err != nil {
 		return o, err
 	}
