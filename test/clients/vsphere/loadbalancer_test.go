@@ -2,6 +2,8 @@ package vsphere
 
 import (
 	"context"
+	"crypto/x509"
+	"encoding/pem"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -43,6 +45,51 @@ func (quiet) Debug(...any)          {}
 func (quiet) Debugf(string, ...any) {}
 
 const cluster = "prod"
+
+// It logs in by password, as a user of an identity manager, and by a client
+// certificate.
+func TestCredentials(t *testing.T) {
+	certificate, _, err := nsxsim.NewCertificate("client")
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(certificate.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate.Certificate[0]})
+	sim := nsxsim.Start(t, nsxsim.Options{Users: []nsxsim.User{{Name: "admin", Password: "secret"}, {Name: "jane@corp", Password: "secret", Remote: true},
+		{Name: "ccm", Principal: true, Certificate: text}}})
+	files := map[string][]byte{"ca.crt": sim.CA, "client.crt": text, "client.key": pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})}
+	dir := t.TempDir()
+	for name, content := range files {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	target, err := url.Parse(sim.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for user, cfg := range map[string]nsxtconfig.Config{
+		"admin":     {User: "admin", Password: "secret"},
+		"jane@corp": {User: "jane@corp", Password: "secret", RemoteAuth: true},
+		"ccm":       {ClientAuthCertFile: filepath.Join(dir, "client.crt"), ClientAuthKeyFile: filepath.Join(dir, "client.key")},
+	} {
+		cfg.Host, cfg.CAFile = target.Host, filepath.Join(dir, "ca.crt")
+		manager, err := nsxt.NewConnectorManager(&cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := loadbalancer.NewNsxtBroker(manager.GetConnector()); err != nil { // lists monitors
+			t.Errorf("%s: %v", user, err)
+		}
+		entries := sim.Journal().Entries()
+		if got := entries[len(entries)-1].User; got != user {
+			t.Errorf("the request was %s's, want %s", got, user)
+		}
+	}
+}
 
 // start gives a simulated NSX with a tier-1, an IP pool of three addresses, and
 // the client's connection to it.
