@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim"
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/e2e/cluster"
 )
 
@@ -109,7 +110,9 @@ func introduce(out io.Writer, c *cluster.Cluster) {
   %[1]s/client COMMAND     run a command on the client outside, %[2]s
   ip netns exec %[3]s   a shell command on NSX's edge; %[4]s is a node
   %[1]s                    logs, kubeconfigs, the nodes' disks
-  %[5]s, floating IPs %[6]s, user admin: the NSX manager
+  %[5]s       the NSX manager; floating IPs are in %[6]s. Its objects, and what it was asked:
+      %[1]s/client curl --cacert %[8]s -u '%[9]s:%[10]s' %[5]s/_nsxsim/state
+      %[1]s/client curl --cacert %[8]s -u '%[9]s:%[10]s' %[5]s/_nsxsim/journal
 
 To try:
   %[1]s/kubectl get nodes -o wide
@@ -117,7 +120,8 @@ To try:
   %[1]s/kubectl expose deployment web --type=LoadBalancer --port=80 --target-port=8080
   %[1]s/kubectl get service web
   %[1]s/client curl http://EXTERNAL-IP/clientip
-`, c.Dir, t.ClientAddress(1), t.Edge(), t.Node(1), c.NSX.URL, t.FloatingIPs(), cluster.AgnhostImage)
+`, c.Dir, t.ClientAddress(1), t.Edge(), t.Node(1), c.NSX.URL, t.FloatingIPs(), cluster.AgnhostImage,
+		c.CAFile(), nsxsim.DefaultUsername, nsxsim.DefaultPassword)
 	say(out, theEnd)
 }
 
