@@ -176,6 +176,7 @@ func policyKinds() []*policyKind {
 				{name: "idle_timeout", types: []string{"LBHttpProfile"}, shape: intShape, def: "15", min: 1, max: 5400},
 				{name: "http_redirect_to_https", types: []string{"LBHttpProfile"}, shape: boolShape, def: "false"},
 				{name: "ntlm", types: []string{"LBHttpProfile"}, shape: boolShape},
+				{name: "server_keep_alive", types: []string{"LBHttpProfile"}, shape: boolShape},
 				{name: "request_header_size", types: []string{"LBHttpProfile"}, shape: intShape, def: "1024", min: 1, max: 65536},
 				{name: "response_timeout", types: []string{"LBHttpProfile"}, shape: intShape, def: "60", min: 1, max: 2147483},
 				{name: "x_forwarded_for", types: []string{"LBHttpProfile"}, shape: stringShape, oneOf: []string{"INSERT", "REPLACE"}},
