@@ -40,6 +40,7 @@ type flags struct {
 	quirks                                 []string
 	empty, noAdmin, verbose                bool
 	seed                                   uint64
+	nodes                                  int
 	rateLimit, maxConcurrent               int
 	releaseDelay, sessionTimeout           time.Duration
 	searchDelay, realizationDelay          time.Duration
@@ -94,6 +95,7 @@ restores a snapshot; POST state, which adds an inventory.`,
 	fs := command.Flags()
 	fs.SortFlags = false
 	fs.StringVar(&f.addr, "addr", "127.0.0.1:0", "address to listen on; port 0 is a free one")
+	fs.IntVar(&f.nodes, "nodes", 1, "manager nodes: the further ones listen on free ports of the same address, and are told as nodes=URL,URL. All have the same objects; sessions and limits are each node's own")
 	fs.StringVar(&f.username, "username", nsxsim.DefaultUsername, "the user that may log in")
 	fs.StringVar(&f.password, "password", "", "the user's password (default: --password-file, $"+passwordEnv+", else "+nsxsim.DefaultPassword+")")
 	fs.StringVar(&f.passwordFile, "password-file", "", "file with the user's password")

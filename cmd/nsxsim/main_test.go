@@ -28,6 +28,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 type process struct {
 	t       *testing.T
 	url, ca string
+	nodes   []string // URLs of the further ones
 	stderr  *lockedBuffer
 	stop    func() error // as SIGTERM does; gives what the command ends with
 }
@@ -43,7 +44,7 @@ func (b *lockedBuffer) Write(p []byte) (int, error) {
 	return b.Buffer.Write(p)
 }
 
-var readyLine = regexp.MustCompile(`^nsxsim is ready: url=(\S+)(?: ca=(\S+))? username=(\S+)\n$`)
+var readyLine = regexp.MustCompile(`^nsxsim is ready: url=(\S+)(?: ca=(\S+))? username=(\S+?)(?: nodes=(\S+))?\n$`)
 
 func start(t *testing.T, args ...string) *process {
 	t.Helper()
@@ -68,6 +69,9 @@ func start(t *testing.T, args ...string) *process {
 		t.Fatalf("the command says %q and ends with %v", line, p.stop())
 	}
 	p.url, p.ca = found[1], found[2]
+	if found[4] != "" {
+		p.nodes = strings.Split(found[4], ",")
+	}
 	return p
 }
 
@@ -137,6 +141,32 @@ func TestReleaseNamedInShort(t *testing.T) {
 	}
 	if code, body := get("/api/v1/search/query?query=resource_type:EdgeCluster"); code != 200 || !strings.Contains(body, `"result_count":0`) {
 		t.Errorf("search before the delay is over: %d %s, want nothing", code, body)
+	}
+}
+
+// Further nodes serve the same NSX, under the same authority.
+func TestNodes(t *testing.T) {
+	for _, args := range [][]string{{"--nodes", "3"}, {"--nodes", "3", "--plain"}} {
+		p := start(t, args...)
+		if len(p.nodes) != 2 || p.nodes[0] == p.nodes[1] {
+			t.Fatalf("%v: nodes %v", args, p.nodes)
+		}
+		var answers []string
+		for _, url := range append(p.nodes, p.url) {
+			node := *p
+			node.url = url
+			code, body := node.get("/api/v1/edge-clusters", nsxsim.DefaultUsername, nsxsim.DefaultPassword)
+			if code != 200 {
+				t.Errorf("%s: %d %s", url, code, body)
+			}
+			answers = append(answers, body)
+		}
+		if answers[0] != answers[2] || answers[1] != answers[2] {
+			t.Errorf("the nodes differ: %v", answers)
+		}
+		if err := p.stop(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

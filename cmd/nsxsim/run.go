@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"k8s.io/klog/v2/textlogger"
@@ -38,7 +40,8 @@ func run(ctx context.Context, f flags, stdout, stderr io.Writer) (err error) {
 		return err
 	}
 	listen := nsxsim.ListenOptions{Addr: f.addr, Plain: f.plain}
-	if listen.Certificate, err = f.certificate(); err != nil {
+	var authority []byte // of the certificate, if that is made here
+	if listen.Certificate, authority, err = f.certificate(); err != nil {
 		return err
 	}
 	srv, err := sim.Listen(listen)
@@ -51,15 +54,22 @@ func run(ctx context.Context, f flags, stdout, stderr io.Writer) (err error) {
 		err = errors.Join(err, srv.Shutdown(ctx))
 	}()
 	ca := ""
-	if srv.CA != nil {
-		path, remove, err := f.writeCA(srv.CA)
+	if authority != nil {
+		path, remove, err := f.writeCA(authority)
 		if err != nil {
 			return err
 		}
 		defer remove()
 		ca = " ca=" + path
 	}
-	if _, err := fmt.Fprintf(stdout, "nsxsim is ready: url=%s%s username=%s\n", srv.URL, ca, f.username); err != nil {
+	nodes, err := f.listenNodes(sim, listen)
+	for _, node := range nodes {
+		defer func() { err = errors.Join(err, node.Close()) }()
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(stdout, "nsxsim is ready: url=%s%s username=%s%s\n", srv.URL, ca, f.username, told(nodes)); err != nil {
 		return fmt.Errorf("saying that the simulator is ready: %w", err)
 	}
 	<-ctx.Done()
@@ -97,16 +107,59 @@ func fill(sim *nsxsim.Sim, f flags) error {
 	return nil
 }
 
-// certificate reads the one given; nil when none is.
-func (f flags) certificate() (*tls.Certificate, error) {
-	if f.tlsCert == "" && f.tlsKey == "" {
-		return nil, nil
-	}
-	cert, err := tls.LoadX509KeyPair(f.tlsCert, f.tlsKey)
+// listenNodes serves the further nodes. On an error it gives those that it started.
+func (f flags) listenNodes(sim *nsxsim.Sim, listen nsxsim.ListenOptions) ([]*nsxsim.Server, error) {
+	host, _, err := net.SplitHostPort(f.addr)
 	if err != nil {
-		return nil, fmt.Errorf("--tls-cert and --tls-key: %w", err)
+		return nil, fmt.Errorf("--addr: %w", err)
 	}
-	return &cert, nil
+	listen.Addr = net.JoinHostPort(host, "0")
+	var nodes []*nsxsim.Server
+	for n := 1; n < f.nodes; n++ {
+		node, err := sim.ListenNode(n, listen)
+		if err != nil {
+			return nodes, err
+		}
+		nodes = append(nodes, node)
+	}
+	return nodes, nil
+}
+
+// told says where the further nodes are; nothing when there are none.
+func told(nodes []*nsxsim.Server) string {
+	var urls []string
+	for _, node := range nodes {
+		urls = append(urls, node.URL)
+	}
+	if len(urls) == 0 {
+		return ""
+	}
+	return " nodes=" + strings.Join(urls, ",")
+}
+
+// certificate reads the one given, or makes one with an authority of its own; none for
+// a plain server.
+func (f flags) certificate() (cert *tls.Certificate, authority []byte, err error) {
+	if f.tlsCert == "" && f.tlsKey == "" {
+		if f.plain {
+			return nil, nil, nil
+		}
+		host, _, err := net.SplitHostPort(f.addr)
+		if err != nil {
+			return nil, nil, fmt.Errorf("--addr: %w", err)
+		}
+		var hosts []string
+		if host != "" {
+			hosts = append(hosts, host)
+		}
+		made, authority, err := nsxsim.NewCertificate(hosts...)
+		return &made, authority, err
+	}
+	given, err := tls.LoadX509KeyPair(f.tlsCert, f.tlsKey)
+	if err != nil {
+		return nil, nil, fmt.Errorf("--tls-cert and --tls-key: %w", err)
+	}
+	return &given, nil, nil
 }
 
 // writeCA writes the authority's certificate where clients find it. What remove deletes is temporary.

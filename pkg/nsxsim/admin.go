@@ -14,7 +14,7 @@ func (s *Sim) serveAdmin(r *request) *response {
 	if err := r.readBody(); err != nil {
 		return r.refusal(err)
 	}
-	user, err := s.auth.authenticate(r.Request)
+	user, err := s.auth.authenticate(r.Request, r.node)
 	if err == nil && user.ReadOnly {
 		err = forbidden()
 	}

@@ -34,7 +34,9 @@ type authenticator struct {
 	sessions map[string]*session // by the cookie's value
 }
 
+// session is known to the manager node that made it only.
 type session struct {
+	node int
 	user string
 	xsrf string
 	ends time.Time
@@ -76,10 +78,10 @@ func (a *authenticator) user(name string) User {
 	return a.users[name]
 }
 
-// authenticate tells who sent the request: by session, client certificate or
+// authenticate tells who sent the request to a node: by session, client certificate or
 // Basic authentication.
-func (a *authenticator) authenticate(r *http.Request) (User, *Error) {
-	user, found, err := a.bySession(r)
+func (a *authenticator) authenticate(r *http.Request, node int) (User, *Error) {
+	user, found, err := a.bySession(r, node)
 	if found || err != nil {
 		return user, err
 	}
@@ -134,7 +136,7 @@ func (a *authenticator) badCredentials() *Error {
 }
 
 // bySession looks for a live session; each use keeps it alive.
-func (a *authenticator) bySession(r *http.Request) (u User, found bool, err *Error) {
+func (a *authenticator) bySession(r *http.Request, node int) (u User, found bool, err *Error) {
 	cookie, cerr := r.Cookie(sessionCookie)
 	if cerr != nil {
 		return User{}, false, nil
@@ -143,8 +145,11 @@ func (a *authenticator) bySession(r *http.Request) (u User, found bool, err *Err
 	defer a.mu.Unlock()
 	s := a.sessions[cookie.Value]
 	now := a.clock.Now()
-	if s == nil || !now.Before(s.ends) {
+	if s != nil && !now.Before(s.ends) {
 		delete(a.sessions, cookie.Value)
+		s = nil
+	}
+	if s == nil || s.node != node {
 		return User{}, false, nil
 	}
 	if subtle.ConstantTimeCompare([]byte(r.Header.Get(xsrfHeader)), []byte(s.xsrf)) != 1 {
@@ -167,12 +172,12 @@ func (a *authenticator) login(r *request) *response {
 	if r.PostForm.Has("j_username") {
 		u, err = a.byPassword(r.PostForm.Get("j_username"), r.PostForm.Get("j_password"), false)
 	} else {
-		u, err = a.authenticate(r.Request)
+		u, err = a.authenticate(r.Request, r.node)
 	}
 	if err != nil {
 		return r.refusal(err)
 	}
-	s := &session{user: u.Name, xsrf: a.newID(), ends: a.clock.Now().Add(a.timeout)}
+	s := &session{node: r.node, user: u.Name, xsrf: a.newID(), ends: a.clock.Now().Add(a.timeout)}
 	id := a.newID()
 	a.mu.Lock()
 	for old, s := range a.sessions {
@@ -221,4 +226,11 @@ func (s *Sim) EndSessions() {
 	s.auth.mu.Lock()
 	defer s.auth.mu.Unlock()
 	clear(s.auth.sessions)
+}
+
+// endSessionsOf ends those of one node.
+func (s *Sim) endSessionsOf(node int) {
+	s.auth.mu.Lock()
+	defer s.auth.mu.Unlock()
+	maps.DeleteFunc(s.auth.sessions, func(_ string, in *session) bool { return in.node == node })
 }

@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/google/uuid"
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim"
@@ -65,9 +64,14 @@ func managerFacts() map[string][]fact {
 		fact{fact: "a bearer token", options: nsxsim.Options{Users: []nsxsim.User{{Name: "admin", Password: "secret"}, {Name: "vmc", Token: "t0ken"}}},
 			do: func(b *bench) answer { return b.as("").do("GET", pools, nil, "Authorization", "Bearer t0ken") }, status: 200},
 		fact{fact: "a session lives on the manager node that made it", do: func(b *bench) answer {
-			elsewhere := login(b.t, newRig(b.t, nsxsim.Options{NewID: uuid.NewString}), "admin", "secret")
-			cookie, _, _ := strings.Cut(elsewhere.header.Get("Set-Cookie"), ";")
-			return b.as("").do("GET", pools, nil, "Cookie", cookie, "X-XSRF-TOKEN", elsewhere.header.Get("X-XSRF-TOKEN"))
+			in := login(b.t, b.rig, "admin", "secret")
+			cookie, _, _ := strings.Cut(in.header.Get("Set-Cookie"), ";")
+			req := httptest.NewRequest("GET", "/api/v1"+pools, nil)
+			req.Header.Set("Cookie", cookie)
+			req.Header.Set("X-XSRF-TOKEN", in.header.Get("X-XSRF-TOKEN"))
+			w := httptest.NewRecorder()
+			b.Node(1).ServeHTTP(w, req)
+			return answerOf(b.t, w)
 		}, status: 403, code: "403"},
 		fact{fact: "1000 results are the default page", do: func(b *bench) answer {
 			for i := range 1001 {

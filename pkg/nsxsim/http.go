@@ -19,6 +19,7 @@ const maxBody = 16 << 20
 type request struct {
 	*http.Request
 	sim    *Sim
+	node   int // that it was sent to
 	route  route
 	query  url.Values
 	body   []byte
@@ -38,16 +39,24 @@ type response struct {
 	reset  bool // the connection is reset without an answer
 }
 
-// ServeHTTP serves the API. A fault rule that drops a request ends it with a
-// panic(http.ErrAbortHandler), which closes the connection.
-func (s *Sim) ServeHTTP(w http.ResponseWriter, hr *http.Request) {
-	r := &request{Request: hr, sim: s, query: hr.URL.Query()}
+// ServeHTTP serves the API, as node 0. A fault rule that drops a request ends it with
+// a panic(http.ErrAbortHandler), which closes the connection.
+func (s *Sim) ServeHTTP(w http.ResponseWriter, hr *http.Request) { s.serveHTTP(0, w, hr) }
+
+// Node gives the handler of one of the manager's nodes, from 0. All serve the same
+// objects; sessions and limits are each node's own.
+func (s *Sim) Node(n int) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { s.serveHTTP(n, w, r) })
+}
+
+func (s *Sim) serveHTTP(node int, w http.ResponseWriter, hr *http.Request) {
+	r := &request{Request: hr, sim: s, node: node, query: hr.URL.Query()}
 	if s.admin && strings.HasPrefix(hr.URL.Path, adminBase) {
 		s.serveAdmin(r).write(w)
 		return
 	}
 	start := s.clock.Now()
-	entry := Entry{Seq: s.journal.begin(), Time: start, Method: hr.Method, Path: hr.URL.Path, Query: hr.URL.RawQuery}
+	entry := Entry{Seq: s.journal.begin(), Time: start, Node: node, Method: hr.Method, Path: hr.URL.Path, Query: hr.URL.RawQuery}
 	resp := s.process(r)
 	entry.User, entry.Op, entry.Fault = r.author.user, r.route.op, strings.Join(r.struck, ",")
 	entry.Outcome = r.outcome
@@ -114,12 +123,12 @@ func (s *Sim) process(r *request) *response {
 	if r.route.login != nil {
 		return s.faulty(r, r.route.login)
 	}
-	user, refused := s.auth.authenticate(r.Request)
+	user, refused := s.auth.authenticate(r.Request, r.node)
 	if refused != nil {
 		return r.refusal(refused)
 	}
 	r.author = author{user: user.Name, principal: user.Principal, overwrite: strings.EqualFold(r.Header.Get("X-Allow-Overwrite"), "true")}
-	leave, refused := s.limits.enter(user.Name)
+	leave, refused := s.limits.enter(r.node, user.Name)
 	if refused != nil {
 		return r.refusal(refused)
 	}

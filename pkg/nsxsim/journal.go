@@ -10,6 +10,7 @@ import (
 type Entry struct {
 	Seq      uint64        `json:"seq"` // from 1, never used twice, not even after a Reset
 	Time     time.Time     `json:"time"`
+	Node     int           `json:"node,omitempty"` // of the manager, from 0
 	User     string        `json:"user,omitempty"` // empty when the request was not authenticated
 	Method   string        `json:"method"`
 	Path     string        `json:"path"`

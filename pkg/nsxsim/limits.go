@@ -17,22 +17,29 @@ type limiter struct {
 	as429               bool // see Quirks.TooManyAtOnce429
 
 	mu      sync.Mutex
-	buckets map[string]*rate.Limiter
-	running map[string]int
-	total   int
+	buckets map[nodeUser]*rate.Limiter
+	running map[nodeUser]int
+	total   map[int]int // by node
+}
+
+// nodeUser is who is limited: a user on one node.
+type nodeUser struct {
+	node int
+	name string
 }
 
 func newLimiter(o Options) *limiter {
 	return &limiter{
 		clock: o.Clock, rate: o.RateLimit, perUser: o.MaxConcurrent, concurrent: o.MaxConcurrentTotal, as429: o.Quirks.TooManyAtOnce429,
-		buckets: map[string]*rate.Limiter{}, running: map[string]int{},
+		buckets: map[nodeUser]*rate.Limiter{}, running: map[nodeUser]int{}, total: map[int]int{},
 	}
 }
 
-// enter admits a request of the user, who calls leave when it is done.
-func (l *limiter) enter(user string) (leave func(), err *Error) {
+// enter admits a request of the user to a node, who calls leave when it is done.
+func (l *limiter) enter(node int, name string) (leave func(), err *Error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	user := nodeUser{node, name}
 	if l.rate > 0 {
 		bucket := l.buckets[user]
 		if bucket == nil {
@@ -41,21 +48,21 @@ func (l *limiter) enter(user string) (leave func(), err *Error) {
 		}
 		if !bucket.AllowN(l.clock.Now(), 1) {
 			return nil, &Error{Status: http.StatusTooManyRequests, Code: codeTooManyRequests, Module: "common-services",
-				Message: fmt.Sprintf("Client '%s' exceeded request rate of %d per second.", user, l.rate)}
+				Message: fmt.Sprintf("Client '%s' exceeded request rate of %d per second.", name, l.rate)}
 		}
 	}
 	if l.perUser > 0 && l.running[user] >= l.perUser {
-		return nil, l.tooManyAtOnce(fmt.Sprintf("Client '%s' exceeded concurrent request limit of %d.", user, l.perUser))
+		return nil, l.tooManyAtOnce(fmt.Sprintf("Client '%s' exceeded concurrent request limit of %d.", name, l.perUser))
 	}
-	if l.concurrent > 0 && l.total >= l.concurrent {
+	if l.concurrent > 0 && l.total[node] >= l.concurrent {
 		return nil, l.tooManyAtOnce(fmt.Sprintf("The manager exceeded its concurrent request limit of %d.", l.concurrent))
 	}
 	l.running[user]++
-	l.total++
+	l.total[node]++
 	return func() {
 		l.mu.Lock()
 		defer l.mu.Unlock()
-		l.total--
+		l.total[node]--
 		if l.running[user]--; l.running[user] == 0 {
 			delete(l.running, user)
 		}

@@ -12,10 +12,12 @@ import (
 	"time"
 )
 
-// Server is a simulator that listens. Closing it closes the simulator, too.
+// Server is a simulator that listens. Closing it closes the simulator, too, unless it
+// is a further node.
 type Server struct {
 	*Sim
-	URL string // "https://127.0.0.1:PORT"; no path
+	node int
+	URL  string // "https://127.0.0.1:PORT"; no path
 	// CA is the PEM of the certificate authority that the server's certificate is
 	// of; nil for a plain server and for one whose certificate was given.
 	CA []byte
@@ -36,7 +38,19 @@ type ListenOptions struct {
 }
 
 // Listen starts to serve the simulator.
-func (s *Sim) Listen(o ListenOptions) (*Server, error) {
+func (s *Sim) Listen(o ListenOptions) (*Server, error) { return s.listen(0, o) }
+
+// ListenNode starts to serve a further node of the manager, numbered from 1, at an
+// address of its own (see Node). Closing it takes that node down, and ends its
+// sessions: the others go on.
+func (s *Sim) ListenNode(n int, o ListenOptions) (*Server, error) {
+	if n < 1 {
+		return nil, fmt.Errorf("node %d of the simulated NSX manager: further nodes are numbered from 1", n)
+	}
+	return s.listen(n, o)
+}
+
+func (s *Sim) listen(node int, o ListenOptions) (*Server, error) {
 	if o.Addr == "" {
 		o.Addr = "127.0.0.1:0"
 	}
@@ -46,11 +60,12 @@ func (s *Sim) Listen(o ListenOptions) (*Server, error) {
 	}
 	srv := &Server{
 		Sim:    s,
+		node:   node,
 		URL:    "http://" + listener.Addr().String(),
 		served: make(chan error, 1),
 		unused: map[net.Conn]struct{}{},
 	}
-	srv.http = &http.Server{Handler: s, ReadHeaderTimeout: 30 * time.Second, ErrorLog: discardLog, ConnState: srv.connState}
+	srv.http = &http.Server{Handler: s.Node(node), ReadHeaderTimeout: 30 * time.Second, ErrorLog: discardLog, ConnState: srv.connState}
 	if !o.Plain {
 		srv.URL = "https://" + listener.Addr().String()
 		if o.Certificate == nil {
@@ -93,9 +108,13 @@ func (srv *Server) closeUnused() {
 }
 
 // Shutdown stops to listen, waits for the requests in service until ctx ends,
-// and closes the simulator.
+// and closes the simulator, unless it is a further node.
 func (srv *Server) Shutdown(ctx context.Context) error {
-	srv.Sim.Close()
+	if srv.node == 0 {
+		srv.Sim.Close()
+	} else {
+		defer srv.Sim.endSessionsOf(srv.node)
+	}
 	srv.http.RegisterOnShutdown(srv.closeUnused)
 	err := srv.http.Shutdown(ctx)
 	if err != nil {
