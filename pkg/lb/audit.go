@@ -166,6 +166,9 @@ func (r *round) compare(ctx context.Context, services []*corev1.Service) error {
 		r.under.progress()
 		failed.add(r.service(ctx, svc))
 	}
+	if now, known := r.services(); known { // the repairs may have taken a while
+		services = now
+	}
 	failed.add(r.removeOrphans(ctx, services))
 	failed.add(r.addresses(ctx, services))
 	failed.add(r.pools(ctx))
@@ -195,8 +198,7 @@ func (r *round) service(ctx context.Context, svc *corev1.Service) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	if svc.Spec.Type != corev1.ServiceTypeLoadBalancer || svc.DeletionTimestamp != nil ||
-		!slices.Contains(svc.Finalizers, cleanupFinalizer) || len(svc.Status.LoadBalancer.Ingress) == 0 {
+	if !isPublished(svc) {
 		return nil
 	}
 	plan, have, err := r.e.plan(ctx, svc)
@@ -220,12 +222,36 @@ func (r *round) service(ctx context.Context, svc *corev1.Service) error {
 	if err != nil {
 		return err
 	}
-	if _, err := r.e.Ensure(paid, svc); err != nil {
+	// It may have been deleted since the audit began, and what it had removed: that must not be made anew.
+	current := func() *corev1.Service { return r.current(svc) }
+	if _, err := r.e.ensure(paid, svc, current); err != nil {
 		r.tell(ctx, svc, ReasonDrift, changed+"cannot be put right ("+err.Error()+")", ActionFail, found...)
 		return fmt.Errorf("putting right what NSX has for %s: %w", OwnerOf(svc), err)
 	}
 	r.tell(ctx, svc, ReasonDrift, changed+r.done(ActionRepair), ActionRepair, found...)
 	return nil
+}
+
+// isPublished tells whether a Service has a load balancer that is to stay.
+func isPublished(svc *corev1.Service) bool {
+	return svc.Spec.Type == corev1.ServiceTypeLoadBalancer && svc.DeletionTimestamp == nil &&
+		slices.Contains(svc.Finalizers, cleanupFinalizer) && len(svc.Status.LoadBalancer.Ingress) > 0
+}
+
+// current is a Service as it is by now; nil when it is not published any more. Whoever removes a Service's load balancer has
+// seen before, in the same list, that it is going.
+func (r *round) current(svc *corev1.Service) *corev1.Service {
+	services, _ := r.services()
+	i := slices.IndexFunc(services, func(s *corev1.Service) bool { return s.UID == svc.UID })
+	if i < 0 || !isPublished(services[i]) {
+		return nil
+	}
+	return services[i]
+}
+
+// isWanted tells whether what a Service has in NSX is for the framework to remove, if for anybody.
+func isWanted(svc *corev1.Service) bool {
+	return svc.Spec.Type == corev1.ServiceTypeLoadBalancer || slices.Contains(svc.Finalizers, cleanupFinalizer)
 }
 
 // isShared tells whether a finding is about something that several Services use.
@@ -249,7 +275,7 @@ func idOf(f nsx.Finding) string { return string(f.Kind) + " " + f.ID + " " + f.W
 func (r *round) removeOrphans(ctx context.Context, services []*corev1.Service) error {
 	wanted := map[string]bool{}
 	for _, svc := range services {
-		if svc.Spec.Type == corev1.ServiceTypeLoadBalancer || slices.Contains(svc.Finalizers, cleanupFinalizer) {
+		if isWanted(svc) {
 			wanted[string(svc.UID)] = true
 		}
 	}
@@ -291,6 +317,10 @@ func (r *round) remove(ctx context.Context, o nsx.Owner, f nsx.Finding) error {
 		return err
 	}
 	defer end()
+	services, known := r.services()
+	if !known || slices.ContainsFunc(services, func(s *corev1.Service) bool { return string(s.UID) == o.UID && isWanted(s) }) {
+		return nil // it has come back meanwhile
+	}
 	if err := r.e.apply(paid, DiffGone(r.e.inv().Observe(o), nil)); err != nil {
 		r.tell(ctx, nil, ReasonOrphan, text+"cannot be removed yet", ActionFail, f)
 		return fmt.Errorf("removing what the Service %s, which is gone, had in NSX: %w", o, err)

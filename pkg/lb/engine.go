@@ -158,12 +158,20 @@ func (e *Engine) Stop(ctx context.Context) error {
 // Ensure makes the Service's load balancer what it should be and returns its status. When that can't be done, what is live
 // stays so and is changed as far as possible; the user is told by an event.
 func (e *Engine) Ensure(ctx context.Context, svc *corev1.Service) (*corev1.LoadBalancerStatus, error) {
+	return e.ensure(ctx, svc, func() *corev1.Service { return svc })
+}
+
+// ensure is Ensure of what the Service is by the time that nothing else is done for it; nil for nothing to do.
+func (e *Engine) ensure(ctx context.Context, svc *corev1.Service, current func() *corev1.Service) (*corev1.LoadBalancerStatus, error) {
 	o := OwnerOf(svc)
 	end, err := e.begin(ctx, o)
 	if err != nil {
 		return nil, e.failed(svc, err)
 	}
 	defer end()
+	if svc = current(); svc == nil {
+		return nil, nil
+	}
 	want, err := e.desired(svc)
 	if err == nil {
 		err = e.converge(ctx, svc, want)

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
-	"time"
 
 	"go4.org/netipx"
 )
@@ -18,6 +17,8 @@ type VirtualServerRecord struct {
 	// VirtualServer but for LBService, Pool and Sources, which follow from the other records.
 	VirtualServer VirtualServer
 	PoolID        string
+	// PersistenceID is its persistence profile, anybody's; empty for none.
+	PersistenceID string
 	// AccessGroup is the group that its access list names, anybody's; empty when it has none.
 	AccessGroup string
 	// AccessEdited: the access list does not do what we write, to let in the clients of the group and nobody else.
@@ -141,10 +142,10 @@ type Inventory struct {
 	poolUsers map[string]map[string]bool
 	// sourceUsers counts the virtual servers, anybody's, whose access list names a group.
 	sourceUsers map[string]int
-	// sharedPools and sharedMonitors are the ids of those that the cluster shares, affinities how many of our virtual
+	// sharedPools and sharedMonitors are the ids of those that the cluster shares, profileUsers how many of our virtual
 	// servers have each.
 	sharedPools, sharedMonitors map[string]bool
-	affinities                  map[time.Duration]int
+	profileUsers                map[string]int
 }
 
 // serviceIndex is what a Service owns, by id.
@@ -251,7 +252,7 @@ func (inv *Inventory) reindex() {
 	inv.poolUsers = map[string]map[string]bool{}
 	inv.sourceUsers = map[string]int{}
 	inv.sharedPools, inv.sharedMonitors = map[string]bool{}, map[string]bool{}
-	inv.affinities = map[time.Duration]int{}
+	inv.profileUsers = map[string]int{}
 	for id, r := range inv.virtualServers.rows {
 		inv.indexVirtualServer(id, r.value)
 	}
@@ -306,7 +307,7 @@ func (inv *Inventory) indexVirtualServer(id string, r VirtualServerRecord) {
 		return
 	}
 	inv.service(r.Owner).virtualServers[id] = true
-	inv.affinities[r.VirtualServer.Affinity]++
+	inv.profileUsers[r.PersistenceID]++
 	if r.PoolID != "" {
 		if inv.poolUsers[r.PoolID] == nil {
 			inv.poolUsers[r.PoolID] = map[string]bool{}
@@ -332,7 +333,7 @@ func (inv *Inventory) unindexVirtualServer(id string) {
 	}
 	delete(inv.poolUsers[r.PoolID], id)
 	if r.Owner.UID != "" {
-		inv.affinities[r.VirtualServer.Affinity]--
+		inv.profileUsers[r.PersistenceID]--
 	}
 	if s := inv.services[r.Owner.UID]; s != nil {
 		delete(s.virtualServers, id)
@@ -770,11 +771,11 @@ func (inv *Inventory) PoolUsers(id string) int {
 	return len(inv.poolUsers[id])
 }
 
-// AffinityUsed tells whether any of our virtual servers has that affinity.
-func (inv *Inventory) AffinityUsed(d time.Duration) bool {
+// ProfileUsers counts our virtual servers that have a persistence profile.
+func (inv *Inventory) ProfileUsers(id string) int {
 	inv.mu.RLock()
 	defer inv.mu.RUnlock()
-	return inv.affinities[d] > 0
+	return inv.profileUsers[id]
 }
 
 // LBService finds a load-balancer service by id or by a class's key for it.

@@ -169,7 +169,7 @@ func (b *Backend) virtualServerRecord(raw []byte) (nsx.VirtualServerRecord, erro
 		return r, nil
 	}
 	r.Owner = d.owner()
-	r.PoolID = d.PoolID
+	r.PoolID, r.PersistenceID = d.PoolID, d.PersistenceProfileID
 	r.AccessEdited = d.AccessListControl.Action != "ALLOW" || !d.AccessListControl.Enabled
 	r.Doc = raw
 	v := &r.VirtualServer

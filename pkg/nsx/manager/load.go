@@ -61,7 +61,7 @@ func (b *Backend) Load(ctx context.Context) error {
 		return fmt.Errorf("reading the inventory from NSX: %w", err)
 	}
 
-	if err := b.shared.merge(b, generation, persistence, ipSets, groups); err != nil {
+	if err := b.shared.merge(b, generation, persistence, ipSets, groups, pools); err != nil {
 		return err
 	}
 	l := nsx.Listing{IPPools: ipPools, Allocations: allocations}

@@ -57,15 +57,16 @@ func (b *Backend) ensurePool(ctx context.Context, o nsx.Owner, p nsx.Pool) (stri
 	return id, b.doubtShared(err)
 }
 
-// sharedPool finds the cluster's pool by its key; of several, made by two leaders at once, the one of lowest id.
-func (b *Backend) sharedPool(p nsx.Pool) (nsx.PoolRecord, bool) {
-	key := clip(p.Key())
+// sharedPool finds the cluster's pool by its key; of several, made by two leaders at once or by a write that NSX did late, the
+// one that is used most, so that the others go.
+func (b *Backend) sharedPool(p nsx.Pool) (best nsx.PoolRecord, ok bool) {
+	key, users := clip(p.Key()), -1
 	for _, r := range b.inv.SharedPools() {
-		if r.Key == key {
-			return r, true
+		if n := b.inv.PoolUsers(r.ID); r.Key == key && n > users {
+			best, users, ok = r, n, true
 		}
 	}
-	return nsx.PoolRecord{}, false
+	return best, ok
 }
 
 // ensureServicePool is ensurePool for policy Local: the pool and its monitor are the Service's own.

@@ -44,6 +44,8 @@ type shared struct {
 	addressSet document
 	groupID    string
 	nodeGroup  document
+	// extraGroups and extraSets are the ids of others of the kind, which nothing uses.
+	extraGroups, extraSets []string
 	// tiers are ids of tier-1 gateways by nsx.TierKey.
 	tiers map[string]string
 }
@@ -96,6 +98,12 @@ func (s *shared) group() (addressSet document, groupID string) {
 	return s.addressSet, s.groupID
 }
 
+func (s *shared) extras() (groups, sets []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.extraGroups), slices.Clone(s.extraSets)
+}
+
 func (s *shared) groupDocument() document {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -103,7 +111,7 @@ func (s *shared) groupDocument() document {
 }
 
 // merge takes over what lists showed that were begun at the generation.
-func (s *shared) merge(b *Backend, generation uint64, persistence, ipSets, groups []json.RawMessage) error {
+func (s *shared) merge(b *Backend, generation uint64, persistence, ipSets, groups, pools []json.RawMessage) error {
 	profiles, edits := map[string]time.Duration{}, map[string]nsx.Edit{}
 	for _, raw := range persistence {
 		var d struct {
@@ -117,40 +125,82 @@ func (s *shared) merge(b *Backend, generation uint64, persistence, ipSets, group
 			profiles[d.ID], edits[d.ID] = time.Duration(d.Timeout)*time.Second, d.edit()
 		}
 	}
-	_, set, err := b.findShared(ipSets, sharedAddressSet)
+	nodeGroups, err := b.findShared(groups, sharedNodeGroup)
 	if err != nil {
 		return err
 	}
-	group, groupDoc, err := b.findShared(groups, sharedNodeGroup)
+	sets, err := b.findShared(ipSets, sharedAddressSet)
 	if err != nil {
 		return err
 	}
+	group, extraGroups := mostUsed(nodeGroups, b.poolsOfGroups(nodeGroups, pools))
+	set, extraSets := mostUsed(sets, map[string]int{setOf(group): 1})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.generation != generation {
 		return nil // ours is newer
 	}
-	s.persistence, s.persistenceEdits, s.addressSet, s.groupID, s.nodeGroup = profiles, edits, set, group, groupDoc
+	s.persistence, s.persistenceEdits = profiles, edits
+	s.addressSet, s.groupID, s.nodeGroup = set, group.string("id"), group
+	s.extraGroups, s.extraSets = extraGroups, extraSets
 	return nil
 }
 
-// findShared finds the shared object of ours that is what; of several, made by two leaders at once, the one of lowest id.
-func (b *Backend) findShared(raws []json.RawMessage, what string) (id string, doc document, err error) {
+// findShared finds the shared objects of ours that are what, in the order of their ids. There are several when two leaders
+// made them at once, or when NSX did a write after its outcome had been looked up.
+func (b *Backend) findShared(raws []json.RawMessage, what string) ([]document, error) {
+	var found []document
 	for _, raw := range raws {
 		var h header
 		if err := json.Unmarshal(raw, &h); err != nil {
-			return "", nil, fmt.Errorf("decoding a shared object: %w: %w", nsx.ErrUnavailable, err)
+			return nil, fmt.Errorf("decoding a shared object: %w: %w", nsx.ErrUnavailable, err)
 		}
-		if !b.ours(h) || h.tag(nsx.TagShared) != what || (id != "" && h.ID > id) {
+		if !b.ours(h) || h.tag(nsx.TagShared) != what {
 			continue
 		}
 		d, err := parseDocument(raw)
 		if err != nil {
-			return "", nil, err
+			return nil, err
 		}
-		id, doc = h.ID, d
+		found = append(found, d)
 	}
-	return id, doc, nil
+	slices.SortFunc(found, func(a, b document) int { return strings.Compare(a.string("id"), b.string("id")) })
+	return found, nil
+}
+
+// poolsOfGroups counts the pools that have each of several groups for their members; of one group it need not know.
+func (b *Backend) poolsOfGroups(groups []document, pools []json.RawMessage) map[string]int {
+	if len(groups) < 2 {
+		return nil
+	}
+	users := map[string]int{}
+	for _, raw := range pools {
+		var p struct {
+			MemberGroup struct {
+				GroupingObject struct {
+					TargetID string `json:"target_id"`
+				} `json:"grouping_object"`
+			} `json:"member_group"`
+		}
+		_ = json.Unmarshal(raw, &p) // decoded by the caller too, who tells
+		users[p.MemberGroup.GroupingObject.TargetID]++
+	}
+	return users
+}
+
+// mostUsed takes the object that is used most, or the first of those; the ids of the others are extra.
+func mostUsed(all []document, users map[string]int) (best document, extra []string) {
+	for _, d := range all {
+		if best == nil || users[d.string("id")] > users[best.string("id")] {
+			best = d
+		}
+	}
+	for _, d := range all {
+		if id := d.string("id"); id != best.string("id") {
+			extra = append(extra, id)
+		}
+	}
+	return best, extra
 }
 
 // doubtShared remembers that a create of a shared object has an unknown outcome, if err says so: no other Service may make
@@ -190,12 +240,13 @@ func (b *Backend) ensurePersistence(ctx context.Context, timeout time.Duration) 
 	find := func() string {
 		b.shared.mu.Lock()
 		defer b.shared.mu.Unlock()
+		best, users := "", -1 // of several, the one that is used most, so that the others go
 		for _, id := range sortedKeys(b.shared.persistence) {
-			if b.shared.persistence[id] == timeout {
-				return id
+			if n := b.inv.ProfileUsers(id); b.shared.persistence[id] == timeout && n > users {
+				best, users = id, n
 			}
 		}
-		return ""
+		return best
 	}
 	if id := find(); id != "" {
 		return id, nil
@@ -466,6 +517,9 @@ func (b *Backend) Tidy(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := b.dropExtras(ctx); err != nil {
+		return err
+	}
 	if err := b.dropGroup(ctx); err != nil {
 		return err
 	}
@@ -505,6 +559,9 @@ func (b *Backend) anyUnused() bool {
 	if groups, sets := b.unusedSources(); len(groups)+len(sets) > 0 {
 		return true
 	}
+	if groups, sets := b.shared.extras(); len(groups)+len(sets) > 0 {
+		return true
+	}
 	set, group := b.shared.group()
 	return len(b.unusedMonitors()) > 0 || len(b.unusedPersistence()) > 0 || ((set != nil || group != "") && !b.inv.AnyServicePool())
 }
@@ -528,11 +585,33 @@ func (b *Backend) unusedPersistence() []string {
 	defer b.shared.mu.Unlock()
 	var out []string
 	for _, id := range sortedKeys(b.shared.persistence) {
-		if !b.inv.AffinityUsed(b.shared.persistence[id]) {
+		if b.inv.ProfileUsers(id) == 0 {
 			out = append(out, id)
 		}
 	}
 	return out
+}
+
+// dropExtras deletes node groups and IP sets besides those in use.
+func (b *Backend) dropExtras(ctx context.Context) error {
+	groups, sets := b.shared.extras()
+	for _, id := range groups {
+		if err := b.api.remove(ctx, "/ns-groups/"+url.PathEscape(id), nil); err != nil {
+			return fmt.Errorf("deleting the extra node group %s: %w", id, err)
+		}
+		b.shared.write(func() {
+			b.shared.extraGroups = slices.DeleteFunc(b.shared.extraGroups, func(g string) bool { return g == id })
+		})
+	}
+	for _, id := range sets {
+		if err := b.api.remove(ctx, "/ip-sets/"+url.PathEscape(id), nil); err != nil {
+			return fmt.Errorf("deleting the extra IP set %s: %w", id, err)
+		}
+		b.shared.write(func() {
+			b.shared.extraSets = slices.DeleteFunc(b.shared.extraSets, func(s string) bool { return s == id })
+		})
+	}
+	return nil
 }
 
 // dropGroup deletes the node group when no policy-Local pool is left.
