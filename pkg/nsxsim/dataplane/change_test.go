@@ -705,7 +705,11 @@ func TestAccess(t *testing.T) {
 				check := func(client netip.Addr, want bool) {
 					t.Helper()
 					if protocol == dataplane.UDP {
-						if _, _, _, err := ask(udpClient(t, client, s.vip), "x", 100*time.Millisecond); want != (err == nil) {
+						wait := patience
+						if !want {
+							wait = 100 * time.Millisecond
+						}
+						if _, _, _, err := ask(udpClient(t, client, s.vip), "x", wait); want != (err == nil) {
 							t.Errorf("%v: %v, want an answer: %t", client, err, want)
 						}
 					} else if _, err := connect(t, client, s.vip); want && err != nil || !want && !wasReset(err) {
