@@ -158,7 +158,8 @@ func (s *stage) pods(app string, nodes ...*cluster.Node) []*corev1.Pod {
 	return pods
 }
 
-// webPod is a web server that answers for a while after it was told to end, when it is no longer ready.
+// webPod is a web server that answers for a while after it was told to end, and says so: with policy Local, kube-proxy sends to
+// pods that end, as long as they serve and there are no others.
 func webPod() corev1.PodSpec {
 	grace := int64(shutdownDelay + 5)
 	return corev1.PodSpec{
@@ -168,7 +169,7 @@ func webPod() corev1.PodSpec {
 			Args: []string{"netexec", fmt.Sprintf("--http-port=%d", webPort), fmt.Sprintf("--delay-shutdown=%d", shutdownDelay)},
 			ReadinessProbe: &corev1.Probe{
 				PeriodSeconds: 1,
-				ProbeHandler:  corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/readyz", Port: intstr.FromInt32(webPort)}},
+				ProbeHandler:  corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromInt32(webPort)}},
 			},
 		}},
 	}
