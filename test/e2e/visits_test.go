@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -71,16 +72,14 @@ func (s *stage) visit(ctx context.Context, i int, to netip.Addr) (v visit) {
 		return v
 	}
 	defer func() { _ = conn.Close() }()
-	transport := &http.Transport{
-		DialContext:     func(context.Context, string, string) (net.Conn, error) { return conn, nil },
-		MaxConnsPerHost: 1,
-	}
-	defer transport.CloseIdleConnections()
-	client := http.Client{Transport: transport}
-	if v.pod, v.err = get(ctx, &client, to, "/hostname"); v.err != nil {
+	if v.err = conn.SetDeadline(v.began.Add(visitTimeout)); v.err != nil {
 		return v
 	}
-	sees, err := get(ctx, &client, to, "/clientip")
+	answers := bufio.NewReader(conn)
+	if v.pod, v.err = ask(conn, answers, "/hostname"); v.err != nil {
+		return v
+	}
+	sees, err := ask(conn, answers, "/clientip")
 	if err == nil {
 		v.sees, err = netip.ParseAddrPort(sees)
 	}
@@ -88,14 +87,18 @@ func (s *stage) visit(ctx context.Context, i int, to netip.Addr) (v visit) {
 	return v
 }
 
-func get(ctx context.Context, client *http.Client, host netip.Addr, path string) (string, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("http://%s%s", host, path), nil)
+// ask makes a request on a connection, which is used for nothing else meanwhile.
+func ask(conn net.Conn, answers *bufio.Reader, path string) (string, error) {
+	r, err := http.NewRequest(http.MethodGet, "http://"+conn.RemoteAddr().String()+path, nil)
 	if err != nil {
 		return "", err
 	}
-	answer, err := client.Do(r)
-	if err != nil {
+	if err := r.Write(conn); err != nil {
 		return "", err
+	}
+	answer, err := http.ReadResponse(answers, r)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", path, err)
 	}
 	defer func() { _ = answer.Body.Close() }()
 	body, err := io.ReadAll(answer.Body)
