@@ -23,7 +23,7 @@ func inState(number int, state dataplane.AdminState) func(*dataplane.VirtualServ
 
 // checked gives the pool a monitor that connects to port 30080.
 func checked(vs *dataplane.VirtualServer) {
-	vs.Pool.Monitors = []dataplane.Monitor{{ID: "connect", Type: dataplane.MonitorTCP, Port: 30080, Interval: 20 * time.Millisecond, Timeout: time.Second, Fall: 1, Rise: 1}}
+	vs.Pool.Monitors = []dataplane.Monitor{{ID: "connect", Type: dataplane.MonitorTCP, Port: 30080, Interval: 20 * time.Millisecond, Timeout: patience, Fall: 1, Rise: 1}}
 }
 
 // number of a node, by its name.

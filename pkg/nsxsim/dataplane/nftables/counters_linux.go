@@ -30,6 +30,37 @@ type owned struct {
 	marks    *marks
 }
 
+// ownedBy tells whose the services are of virtual servers; of two with the same one, it is the last one's.
+func ownedBy(all []served, s survivors) owned {
+	by := owned{services: map[service]owner{}, pools: s.tcp, marks: s.marks}
+	for _, vs := range all {
+		if vs.userSpace {
+			continue
+		}
+		o := owner{virtualServer: vs.ID}
+		if vs.Pool != nil {
+			o.pool = vs.Pool.ID
+		}
+		if vs.SorryPool != nil {
+			o.sorryPool = vs.SorryPool.ID
+		}
+		for _, port := range vs.Ports {
+			by.services[serviceOf(vs.VirtualServer, port)] = o
+		}
+	}
+	return by
+}
+
+// differs tells whether a service has another owner than before.
+func (by owned) differs(before owned) bool {
+	for s, o := range before.services {
+		if by.services[s] != o {
+			return true
+		}
+	}
+	return false
+}
+
 // ledger is what was counted so far.
 type ledger struct {
 	seen           map[string]map[counted]uint64 // by set: the kernel's counters at the last look

@@ -9,8 +9,9 @@
 // if it has limits, an access list or persistence, or else to that of its pool. The pool's chain takes a mark from a map of
 // turns (or of slots of a hash); the mark stands for the member, in the connection from then on, and two more maps have the
 // member's address and the port to go with it. So no packet walks past other virtual servers' rules, a change of a
-// pool's members is a change of that pool's maps and chain, and each change of the configuration is one transaction: a
-// connection is served by what was there before, or by what is there after.
+// pool's members is a change of that pool's maps and chain, and each change of the configuration is one transaction, before
+// and after which two more make what it leads to and remove what nothing leads to any more: a connection is served by what
+// was there before, or by what is there after.
 //
 // Health is package dataplane's: a Plane of that package checks the members, and serves the virtual servers of layer 7 by
 // sockets. All else that it documents about changes holds here, too: what is to be cut is deleted from connection tracking,

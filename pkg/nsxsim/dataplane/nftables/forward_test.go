@@ -211,8 +211,8 @@ func TestIdleTimeout(t *testing.T) {
 	idle := func(d time.Duration) func(*dataplane.VirtualServer) {
 		return func(vs *dataplane.VirtualServer) { vs.IdleTimeout = d }
 	}
-	short := web(idle(time.Second))
-	shortUDP := web(udp, idle(time.Second), func(vs *dataplane.VirtualServer) { vs.ID = "udp" })
+	short := web(idle(2 * time.Second))
+	shortUDP := web(udp, idle(2*time.Second), func(vs *dataplane.VirtualServer) { vs.ID = "udp" })
 	long := web(func(vs *dataplane.VirtualServer) { vs.ID, vs.Ports[0].Listen = "long", 81 })
 	apply(t, p, short, shortUDP, long)
 	tcp, flow, stays := w.dial(t, "tcp", clientA, vip+":80"), w.dial(t, "udp", clientA, vip+":80"), w.dial(t, "tcp", clientA, vip+":81")
@@ -228,6 +228,6 @@ func TestIdleTimeout(t *testing.T) {
 		t.Errorf("the TCP connection: %q, want a reset", failure)
 	}
 	stays.member()
-	apply(t, p, web(idle(2*time.Second)), long) // time-outs come and go
+	apply(t, p, web(idle(3*time.Second)), long) // time-outs come and go
 	w.dial(t, "tcp", clientA, vip+":80").member()
 }

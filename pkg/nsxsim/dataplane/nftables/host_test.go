@@ -237,8 +237,14 @@ func failure(err error) string {
 	return err.Error()
 }
 
-// Ping sends an ICMP echo request and awaits its answer.
-func (h *Host) Ping(to string, a *Answer) error {
+// Ping is an address to send an ICMP echo request to.
+type Ping struct {
+	To    string
+	Short bool // silence is what is awaited
+}
+
+// Ping sends it and awaits the answer.
+func (h *Host) Ping(p Ping, a *Answer) error {
 	conn, err := icmp.ListenPacket("ip4:icmp", "0.0.0.0")
 	if err != nil {
 		return err
@@ -249,10 +255,14 @@ func (h *Host) Ping(to string, a *Answer) error {
 	if err != nil {
 		return err
 	}
-	if err := conn.SetDeadline(time.Now().Add(2 * silence)); err != nil {
+	wait := patience
+	if p.Short {
+		wait = silence
+	}
+	if err := conn.SetDeadline(time.Now().Add(wait)); err != nil {
 		return err
 	}
-	if _, err := conn.WriteTo(b, &net.IPAddr{IP: net.ParseIP(to)}); err != nil {
+	if _, err := conn.WriteTo(b, &net.IPAddr{IP: net.ParseIP(p.To)}); err != nil {
 		a.Failure = failure(err)
 		return nil
 	}

@@ -114,6 +114,7 @@ type set struct {
 	interval bool          // the elements are ranges of addresses, from key to end
 	dynamic  bool          // packets add elements, which are none of this model's
 	timeouts bool          // the elements of packets time out
+	lingers  bool          // elements lead nowhere by themselves: they come early and go late
 	elements map[string]element
 }
 

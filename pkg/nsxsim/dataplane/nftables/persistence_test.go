@@ -96,7 +96,7 @@ func TestPersistenceToMemberThatIsDown(t *testing.T) {
 func TestPersistenceTimesOut(t *testing.T) {
 	w := newWorld(t)
 	p := newPlane(t, dataplane.Options{})
-	const timeout = 600 * time.Millisecond
+	const timeout = time.Second
 	apply(t, p, web(persistent(timeout)))
 	c := w.dial(t, "tcp", clientA, vip+":80")
 	one := c.member()

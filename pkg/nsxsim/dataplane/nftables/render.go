@@ -143,12 +143,12 @@ func (t *table) frame(snat netip.Addr) {
 	t.set(set{name: addressesSet, key: concatenation{f.address}})
 	t.set(set{name: servicesMap, key: service, verdicts: true})
 	t.set(set{name: userSpaceSet, key: service})
-	t.set(set{name: portsMap, key: service, data: concatenation{portType}})
+	t.set(set{name: portsMap, key: service, data: concatenation{portType}, lingers: true})
 	t.set(set{name: sourceMap, key: service, verdicts: true})
 	t.set(set{name: idleTimesMap, key: service, verdicts: true})
 	t.set(set{name: rememberedMap, key: service, verdicts: true})
-	t.set(set{name: targetsMap, key: concatenation{markType}, data: concatenation{f.address}})
-	t.set(set{name: portTargetsMap, key: concatenation{markType}, data: concatenation{f.address, portType}})
+	t.set(set{name: targetsMap, key: concatenation{markType}, data: concatenation{f.address}, lingers: true})
+	t.set(set{name: portTargetsMap, key: concatenation{markType}, data: concatenation{f.address, portType}, lingers: true})
 	t.set(set{name: connectionsSet, key: member, dynamic: true})
 	t.set(set{name: bytesInSet, key: member, dynamic: true})
 	t.set(set{name: bytesOutSet, key: member, dynamic: true})
@@ -332,7 +332,7 @@ func (t *table) special(vs dataplane.VirtualServer, pool *dataplane.Pool) []rule
 func (t *table) pool(id string, c choice) {
 	id = identifier(id)
 	f := t.family
-	turns := t.set(set{name: turnsMap + id, key: concatenation{markType}, data: concatenation{markType}})
+	turns := t.set(set{name: turnsMap + id, key: concatenation{markType}, data: concatenation{markType}, lingers: true})
 	usable := t.set(set{name: usableSet + id, key: concatenation{markType}})
 	for _, m := range c.all {
 		switch {

@@ -152,7 +152,7 @@ func TestSimulator(t *testing.T) {
 	tier1 := nsxsim.Must(sim.AddTier1("tier-1"))
 	lb := nsxsim.Must(sim.AddLBService("lb", "SMALL", tier1.ID())).ID()
 	monitor := create(nsxsim.KindMonitor, nsxsim.Object{
-		"resource_type": "LbTcpMonitor", "monitor_port": "30080", "interval": 1, "timeout": 1, "fall_count": 1, "rise_count": 1,
+		"resource_type": "LbTcpMonitor", "monitor_port": "30080", "interval": 1, "timeout": 3, "fall_count": 1, "rise_count": 1,
 	})
 	member := func(address string) nsxsim.Object { return nsxsim.Object{"ip_address": address} }
 	pool := create(nsxsim.KindPool, nsxsim.Object{

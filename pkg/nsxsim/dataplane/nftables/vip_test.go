@@ -5,6 +5,7 @@ package nftables_test
 import (
 	"testing"
 
+	google "github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim/dataplane"
@@ -13,16 +14,18 @@ import (
 func TestTheEdgeAnswersForAddressesOfVirtualServers(t *testing.T) {
 	w := newWorld(t)
 	p := newPlane(t, dataplane.Options{})
-	ping := func(to string) string { return call[string, Answer](t, w.client, "Ping", to).Text }
+	ping := func(to string, short bool) string {
+		return call[Ping, Answer](t, w.client, "Ping", Ping{to, short}).Text
+	}
 	const onTheClientsCable = "192.0.2.200" // found by ARP
-	if got := ping(vip) + ping(onTheClientsCable); got != "" {
+	if got := ping(vip, true) + ping(onTheClientsCable, true); got != "" {
 		t.Fatalf("before anything is served, %s answers", got)
 	}
 	onCable := web(func(vs *dataplane.VirtualServer) { vs.ID, vs.Address = "on-cable", addrOf(onTheClientsCable) })
 	apply(t, p, web(), onCable)
 	for _, address := range []string{vip, onTheClientsCable} {
 		// The client asks by ARP again only after some seconds, as nobody answered before.
-		eventually(t, address+" answers pings", func() bool { return ping(address) == address })
+		eventually(t, address+" answers pings", func() bool { return ping(address, true) == address })
 		if member, _, failure := w.once(t, "tcp", clientA, address+":80"); member == "" {
 			t.Errorf("%s: %s", address, failure)
 		}
@@ -34,11 +37,11 @@ func TestTheEdgeAnswersForAddressesOfVirtualServers(t *testing.T) {
 	}
 	disabled := web(func(vs *dataplane.VirtualServer) { vs.Disabled = true })
 	apply(t, p, disabled)
-	if got := ping(vip) + ping(onTheClientsCable); got != "" {
+	if got := ping(vip, true) + ping(onTheClientsCable, true); got != "" {
 		t.Errorf("when it is given back or disabled, %s answers", got)
 	}
 	apply(t, p, web())
-	if got := ping(vip); got != vip {
+	if got := ping(vip, false); got != vip {
 		t.Errorf("enabled again, %q answers", got)
 	}
 }
@@ -52,7 +55,7 @@ func TestAnAddressOfTheEdgesOwnStays(t *testing.T) {
 		t.Error(failure)
 	}
 	apply(t, p)
-	if got := call[string, Answer](t, w.client, "Ping", own).Text; got != own {
+	if got := call[Ping, Answer](t, w.client, "Ping", Ping{To: own}).Text; got != own {
 		t.Errorf("%q answers", got)
 	}
 }
@@ -87,7 +90,7 @@ func TestTakesOverWhatWasLeft(t *testing.T) {
 	c := w.dial(t, "tcp", clientA, vip+":80")
 	c.member()
 	next := newPlane(t, dataplane.Options{})
-	if got := call[string, Answer](t, w.client, "Ping", vip).Text; got != "" {
+	if got := call[Ping, Answer](t, w.client, "Ping", Ping{vip, true}).Text; got != "" {
 		t.Errorf("%s still answers", got)
 	}
 	apply(t, next, web(with(nodes(2))))
@@ -96,5 +99,31 @@ func TestTakesOverWhatWasLeft(t *testing.T) {
 	}
 	if member, _, failure := w.once(t, "tcp", clientA, vip+":80"); member != "node-2" {
 		t.Errorf("%q serves (%s)", member, failure)
+	}
+}
+
+// Somebody who flushes nftables stops the traffic, until the next change.
+func TestTablesThatSomebodyDeleted(t *testing.T) {
+	w := newWorld(t)
+	p := newPlane(t, dataplane.Options{})
+	apply(t, p, web())
+	c := w.dial(t, "tcp", clientA, vip+":80")
+	c.member()
+	conn := &google.Conn{}
+	conn.DelTable(&google.Table{Name: "nsxsim", Family: google.TableFamilyIPv4})
+	if err := conn.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, p, web(with(nodes(2, 3))), web(func(vs *dataplane.VirtualServer) { vs.ID, vs.Ports[0].Listen, vs.Pool.ID = "new", 81, "new" }))
+	for _, port := range []string{":80", ":81"} {
+		if member, _, failure := w.once(t, "tcp", clientA, vip+port); member == "" {
+			t.Errorf("port %s: %s", port, failure)
+		}
+	}
+	if differences, err := p.Differences(); err != nil || len(differences) > 0 {
+		t.Error(differences, err)
+	}
+	if got := p.Status().VirtualServers[0].Counters.TotalConnections; got == 0 {
+		t.Error("what was counted is lost")
 	}
 }
