@@ -204,13 +204,13 @@ func (t *Transport) do(ctx context.Context, c *call) attempt {
 	}
 }
 
-// remember takes note of whether NSX was reached. What a caller broke off, what we may not send and what is throttled tell
-// nothing.
+// remember takes note of whether NSX was reached. What a caller broke off, what we may not send, what is throttled and an
+// internal error, which may be about the one call, tell nothing.
 func (t *Transport) remember(ctx context.Context, a attempt) {
 	switch {
 	case a.fate == answered:
 		t.reach.Done(nil)
-	case a.fate == barred, a.fate == throttled, ctx.Err() != nil:
+	case a.fate == barred, a.fate == throttled, a.fate == broken, ctx.Err() != nil:
 	default:
 		t.reach.Done(a.err)
 	}
