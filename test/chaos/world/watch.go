@@ -200,9 +200,7 @@ func (t *watch) before(c *Cluster, r *http.Request, body []byte) {
 	if call := (Call{Method: r.Method, Path: r.URL.Path}); !call.Write() {
 		return
 	}
-	t.w.mu.Lock()
-	t.w.writes++
-	t.w.mu.Unlock()
+	t.w.wroteNow()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if op, pool, addr, ok := ipam(r, body); ok {

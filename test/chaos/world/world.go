@@ -36,8 +36,9 @@ const (
 	ReleaseDelay = nsxsim.NSXReleaseDelay
 	// auditInterval is the longest time between two audits: the config's default, with the tenth by which it is spread.
 	auditInterval = 11 * time.Minute
-	// quiet is how long nothing may be written for a world to be at rest: two audits see an orphan, a third that it is gone.
-	quiet = 3*auditInterval + ReleaseDelay
+	// quiet is how long nothing must have been written for a world to be at rest: the second audit that sees an orphan
+	// removes it.
+	quiet = 2*auditInterval + ReleaseDelay + time.Minute
 	// restless is how long a world may take to come to rest.
 	restless = 24 * time.Hour
 	// traced bounds the trace.
@@ -71,7 +72,8 @@ type World struct {
 	mu         sync.Mutex
 	violations []string
 	trace      []string
-	writes     int
+	// wrote is when a controller last tried to write to NSX.
+	wrote time.Time
 	watch      *watch
 }
 
@@ -108,7 +110,7 @@ func newWorld(o Options) *World {
 	if len(o.Clusters) == 0 {
 		o.Clusters = []string{"a"}
 	}
-	w := &World{o: o, began: time.Now(), pools: map[string]string{}}
+	w := &World{o: o, began: time.Now(), wrote: time.Now(), pools: map[string]string{}}
 	users := []nsxsim.User{{Name: nsxsim.DefaultUsername, Password: nsxsim.DefaultPassword}}
 	for _, name := range o.Clusters {
 		users = append(users, nsxsim.User{Name: userOf(name), Password: password})
@@ -177,24 +179,27 @@ func (w *World) Rest() {
 			c.Start()
 		}
 	}
-	for end := time.Now().Add(restless); ; {
-		before := w.written()
-		time.Sleep(quiet)
+	w.wroteNow() // whatever was written last: faults have ended and processes have begun
+	for end := time.Now().Add(restless); time.Now().Before(end); {
+		time.Sleep(max(quiet-time.Since(w.lastWrite()), time.Minute))
 		busy := slices.ContainsFunc(w.clusters, func(c *Cluster) bool { return c.process != nil && c.process.framework.busy() })
-		switch {
-		case before == w.written() && !busy:
-			return
-		case time.Now().After(end):
-			w.Violate("does not come to rest in %v: writes go on, or a Service is being worked on", restless)
+		if time.Since(w.lastWrite()) >= quiet && !busy {
 			return
 		}
 	}
+	w.Violate("does not come to rest in %v: writes go on, or a Service is being worked on", restless)
 }
 
-func (w *World) written() int {
+func (w *World) wroteNow() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.writes
+	w.wrote = time.Now()
+}
+
+func (w *World) lastWrite() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.wrote
 }
 
 // Violate notes that something does not hold that should.
