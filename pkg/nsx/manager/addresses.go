@@ -120,6 +120,11 @@ func (b *Backend) carriedByOthers(o nsx.Owner, addr netip.Addr) bool {
 
 // allocate asks for the address of a record. A manager may honour that, refuse it, or answer with another address.
 func (b *Backend) allocate(ctx context.Context, o nsx.Owner, v nsx.VirtualServer, fixed bool) (netip.Addr, error) {
+	if !fixed {
+		if a, ok := b.takeSpare(o, v.IPPool); ok { // given in place of another one, and not recorded then
+			return a, nil
+		}
+	}
 	got, err := b.callAllocate(ctx, v.IPPool, v.Address)
 	switch {
 	case err == nil && got == v.Address:

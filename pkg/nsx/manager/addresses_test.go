@@ -123,6 +123,18 @@ func TestAnotherAddressThanAskedForIsUsed(t *testing.T) {
 	w.wantGone()
 }
 
+// TestAnotherAddressIsNotLost: the record could not be made to follow; the next try takes the address that was allocated.
+func TestAnotherAddressIsNotLost(t *testing.T) {
+	w := newWorld(t, nsxsim.Options{Quirks: nsxsim.Quirks{ChosenAddress: nsxsim.ChosenAddressIgnored}})
+	o := owner("web")
+	w.fault(nsxsim.Rule{Method: http.MethodPut, Path: "/loadbalancer/virtual-servers/*", Status: 500})
+	w.wantErr(w.publish(o, w.tcp(3)), nsx.ErrAmbiguous)
+	w.settle(o)
+	w.must(w.publish(o, w.again(o, 3)))
+	w.wantLive(o, "10.0.0.1")
+	w.wantAllocated("10.0.0.1")
+}
+
 func TestAskedForAddressIsNotReplaced(t *testing.T) {
 	w := newWorld(t, nsxsim.Options{Quirks: nsxsim.Quirks{ChosenAddress: nsxsim.ChosenAddressIgnored}})
 	o, v := owner("web"), w.tcp(4)

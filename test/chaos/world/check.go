@@ -225,7 +225,11 @@ func (n *inspection) virtualServer(svc *corev1.Service, front lb.Frontend, vs ns
 			bad("tag "+scope, tags[scope], want)
 		}
 	}
-	n.used[tags[nsx.TagIPPool]+" "+vs.String("ip_address")] = n.c.Name + "/" + svc.Name
+	key, who := tags[nsx.TagIPPool]+" "+vs.String("ip_address"), n.c.Name+"/"+svc.Name
+	if other := n.used[key]; other != "" && other != who {
+		n.violate("Service %s and %s have the address %s", svc.Name, other, vs.String("ip_address"))
+	}
+	n.used[key] = who
 	i := slices.IndexFunc(front.Listeners, func(l lb.Listener) bool { return string(l.Protocol) == vs.String("ip_protocol") })
 	if i < 0 {
 		bad("protocol", vs.String("ip_protocol"), "one of the Service's")
