@@ -44,6 +44,9 @@ func settings(op operation) []setting {
 		out = append(out,
 			setting{"shared-any" + name, world.Options{ChosenAddress: nsxsim.ChosenAddressRefused}, alone},
 			setting{"exclusive-any" + name, world.Options{ChosenAddress: nsxsim.ChosenAddressRefused, Exclusive: true}, alone})
+		if !alone {
+			out = append(out, setting{"shared-other", world.Options{ChosenAddress: nsxsim.ChosenAddressIgnored}, alone})
+		}
 	}
 	return out
 }
