@@ -74,7 +74,7 @@ type World struct {
 	trace      []string
 	// wrote is when a controller last tried to write to NSX.
 	wrote time.Time
-	watch      *watch
+	watch *watch
 }
 
 // Result of a play.
