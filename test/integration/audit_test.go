@@ -95,6 +95,20 @@ var edits = []struct {
 		return w.virtualServer(svc).String("pool_id") != w.foreignPool()
 	},
 		nsx.KindVirtualServer, "somebody"},
+	{"tag of its IP pool removed", threePorts, editVirtualServer(func(o nsxsim.Object) {
+		o["tags"] = slices.DeleteFunc(o["tags"].([]any), func(t any) bool { return t.(map[string]any)["scope"] == nsx.TagIPPool })
+	}), func(w *world, svc *corev1.Service) bool { return w.virtualServer(svc).Tags()[nsx.TagIPPool] == w.pool },
+		nsx.KindVirtualServer, "somebody"},
+	{"tag of its class edited", threePorts, editVirtualServer(func(o nsxsim.Object) {
+		for _, t := range o["tags"].([]any) {
+			if t.(map[string]any)["scope"] == nsx.TagClass {
+				t.(map[string]any)["tag"] = "gold"
+			}
+		}
+	}), func(w *world, svc *corev1.Service) bool {
+		return w.virtualServer(svc).Tags()[nsx.TagClass] == "default"
+	},
+		nsx.KindVirtualServer, "somebody"},
 	{"detached", threePorts, func(w *world, svc *corev1.Service) { w.detach(w.virtualServer(svc).ID()) },
 		func(w *world, svc *corev1.Service) bool { return w.isAttached(w.virtualServer(svc)) },
 		nsx.KindLBService, "somebody"},

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"time"
 
+	"go4.org/netipx"
 	"golang.org/x/sync/errgroup"
 	"k8s.io/klog/v2"
 
@@ -96,6 +97,7 @@ func (b *Backend) Load(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
+	restorePools(l.VirtualServers, sortedValues(l.IPPools))
 	// A pool that only a virtual server's tag still names is gone from the config, but its addresses must be released.
 	if err := b.loadTaggedPools(ctx, &l); err != nil {
 		return err
@@ -234,6 +236,24 @@ func (b *Backend) listAllocations(ctx context.Context, pool string) ([]netip.Add
 		}
 	}
 	return addrs, nil
+}
+
+// restorePools finds the IP pool of virtual servers of ours that have lost the tag which says it, by its ranges: without it
+// their addresses could not be given back. The class is forgotten, which asks for an update, which writes both tags again.
+func restorePools(all map[string]nsx.VirtualServerRecord, pools []nsx.IPPool) {
+	for id, r := range all {
+		v := &r.VirtualServer
+		if r.Owner.UID == "" || v.IPPool != "" {
+			continue
+		}
+		i := slices.IndexFunc(pools, func(p nsx.IPPool) bool {
+			return slices.ContainsFunc(p.Ranges, func(r netipx.IPRange) bool { return r.Contains(v.Address) })
+		})
+		if i >= 0 {
+			v.IPPool, v.Class = pools[i].ID, ""
+			all[id] = r
+		}
+	}
 }
 
 // loadTaggedPools adds the pools that only tags name.
@@ -463,6 +483,7 @@ func (b *Backend) refreshVirtualServers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	restorePools(records, b.inv.IPPools())
 	b.inv.Merge(mark, nsx.Listing{VirtualServers: records}, false)
 	return nil
 }
