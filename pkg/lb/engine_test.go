@@ -548,6 +548,29 @@ func TestAskedAddressTaken(t *testing.T) {
 	})
 }
 
+// A Service whose virtual server somebody deleted gets it again on the address that its status shows, also while the one
+// that the user asks for is not free.
+func TestDeletedByHandWhileAskedAddressTaken(t *testing.T) {
+	running(t, func(t *testing.T, b *bench) {
+		svc := testService("web")
+		ip := b.mustEnsure(t, svc)
+		other := "10.0.0.1"
+		if ip == other {
+			other = "10.0.0.2"
+		}
+		b.nsx.mishap(nsx.Owner{}, mishap{Allocate: other})
+		svc.Annotations = map[string]string{names.AnnotationIPAddresses: other}
+		b.nsx.mishap(OwnerOf(svc), mishap{Detach: "vs-01"})
+		b.nsx.inv.DeleteVirtualServer("vs-01")
+		_, err := b.Ensure(context.Background(), svc)
+		t.Log(b.nsx.inv.Allocation("id-of-floating", netip.MustParseAddr(ip)))
+		wantRetry(t, err, nsx.ErrAlreadyAllocated, 15*time.Second, 30*time.Second)
+		if status, _, _ := b.Get(context.Background(), svc); len(status.Ingress) != 1 || status.Ingress[0].IP != ip {
+			t.Errorf("live: %v, want %s", status, ip)
+		}
+	})
+}
+
 // A Service that finds no room has the load-balancer services read again, and nothing else; when there is room, it is served
 // within 30 s, without any audit.
 func TestNoRoomThenRoom(t *testing.T) {

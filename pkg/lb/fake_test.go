@@ -140,7 +140,7 @@ func (n *fakeNSX) RefreshAddresses(_ context.Context, pool string) error {
 			continue
 		}
 		for _, a := range n.inv.Allocations(p.ID) {
-			if len(n.inv.Carriers(a)) == 0 && !n.foreign[a] {
+			if _, ours := n.inv.Allocation(p.ID, a); len(n.inv.Carriers(a)) == 0 && !n.foreign[a] && !ours {
 				n.inv.SetReleased(p.ID, a)
 			}
 		}

@@ -107,10 +107,14 @@ func (d *differ) reserve(f nsx.Family, asked netip.Addr) (home, error) {
 		Previous: firstOf(d.want.Published, f),
 		Seed:     d.seed,
 	}
-	left := d.leftAllocated(request.Previous)
+	pools := d.pools
+	from, left := leftAllocated(request.Previous, d.inv)
+	if left && !asked.IsValid() && !slices.ContainsFunc(pools, func(p nsx.IPPool) bool { return p.ID == from.ID }) {
+		pools = append(slices.Clone(pools), from) // which the class had once
+	}
 	var pool nsx.IPPool
 	addr, err := d.inv.Reserve(d.want.Owner, func(free func(string, netip.Addr) bool) (a netip.Addr, err error) {
-		pool, a, err = ipam.Choose(d.pools, request, func(pool string, a netip.Addr) bool {
+		pool, a, err = ipam.Choose(pools, request, func(pool string, a netip.Addr) bool {
 			return left && a == request.Previous || free(pool, a)
 		})
 		return a, err
@@ -126,14 +130,15 @@ func (d *differ) reserve(f nsx.Family, asked netip.Addr) (home, error) {
 }
 
 // leftAllocated tells whether the address in the Service's status is still allocated for it although its virtual server is
-// gone, deleted by hand: nobody carries it, and it was our own ALLOCATE, or its pool is ours alone.
-func (d *differ) leftAllocated(previous netip.Addr) bool {
-	pool, ok := ipam.Holding(d.pools, previous)
-	if !ok || len(d.inv.Carriers(previous)) > 0 {
-		return false
+// gone, deleted by hand: nobody carries it, and it was our own ALLOCATE, or its IP pool, which the class may not have any
+// more, is ours alone.
+func leftAllocated(previous netip.Addr, inv *nsx.Inventory) (pool nsx.IPPool, left bool) {
+	pool, ok := ipam.Holding(inv.IPPools(), previous)
+	if !ok || len(inv.Carriers(previous)) > 0 {
+		return nsx.IPPool{}, false
 	}
-	allocated, ours := d.inv.Allocation(pool.ID, previous)
-	return allocated && (ours || pool.Exclusive)
+	allocated, ours := inv.Allocation(pool.ID, previous)
+	return pool, allocated && (ours || pool.Exclusive)
 }
 
 func compareBool(a, b bool) int {

@@ -232,6 +232,23 @@ func (inv *Inventory) Merge(m Mark, l Listing, complete bool) {
 	}
 	inv.loaded = inv.loaded || complete
 	inv.reindex()
+	inv.keepProofs()
+}
+
+// keepProofs notes that an allocated address on which a Service has traffic is the Service's: that goes on to be known when
+// somebody has deleted the virtual server.
+func (inv *Inventory) keepProofs() {
+	for id := range inv.attached {
+		r, ok := inv.virtualServers.get(id)
+		t := inv.allocations[r.VirtualServer.IPPool]
+		if !ok || r.Owner.UID == "" || t == nil || inv.refused[id].IsValid() {
+			continue
+		}
+		addr := unmap(r.VirtualServer.Address).String()
+		if a, allocated := t.rows[addr]; allocated {
+			t.rows[addr] = row[bool]{true, a.seq}
+		}
+	}
 }
 
 func (inv *Inventory) allocationsOf(pool string) *table[bool] {

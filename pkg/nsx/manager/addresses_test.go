@@ -2,6 +2,7 @@ package manager_test
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"net/netip"
 	"slices"
@@ -416,6 +417,56 @@ func TestReleasedByHandKeepsItsAddress(t *testing.T) {
 				t.Errorf("moved from %s to %s, attached %t", before.Address, after.Address, after.Attached())
 			}
 		})
+	}
+}
+
+// deleteByHand takes away a virtual server in NSX, and lets the controller see that.
+func (w *world) deleteByHand(id string) {
+	w.t.Helper()
+	as := w.sim.As("somebody")
+	nsxsim.Must(as.Update(nsxsim.KindLBService, w.lb, func(o nsxsim.Object) { o["virtual_server_ids"] = []string{} }))
+	w.must(as.Delete(nsxsim.KindVirtualServer, id))
+	w.must(w.Load(w.t.Context()))
+}
+
+// TestDeletedByHandKeepsItsAddress: the address that the status shows is still allocated, and is taken up again, also where
+// the manager hands out what it likes.
+func TestDeletedByHandKeepsItsAddress(t *testing.T) {
+	for _, quirk := range []nsxsim.ChosenAddress{nsxsim.ChosenAddressHonoured, nsxsim.ChosenAddressIgnored, nsxsim.ChosenAddressRefused} {
+		for _, exclusive := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s exclusive=%t", quirk, exclusive), func(t *testing.T) {
+				w := newWorld(t, nsxsim.Options{Quirks: nsxsim.Quirks{ChosenAddress: quirk}})
+				w.exclusive = exclusive
+				w.restart()
+				o := owner("web")
+				err := w.publish(o, w.tcp(4))
+				for n := byte(3); errors.Is(err, nsx.ErrAlreadyAllocated); n-- {
+					err = w.publish(o, w.again(o, n))
+				}
+				w.must(err)
+				before := w.observed(o)
+				w.deleteByHand(before.ID)
+				again := before.VirtualServer
+				again.ID, again.Pool = "", clusterPool()
+				w.must(w.Apply(t.Context(), nsx.Publish{Owner: o, VirtualServers: []nsx.VirtualServer{again}, Published: []string{before.Address.String()}}))
+				w.wantLive(o, before.Address.String())
+				w.wantAllocated(before.Address.String())
+			})
+		}
+	}
+}
+
+// TestTrafficProvesTheAddress: what a process has seen to carry traffic it knows to be the Service's, also where others
+// allocate from the pool.
+func TestTrafficProvesTheAddress(t *testing.T) {
+	w := newWorld(t, nsxsim.Options{})
+	w.exclusive = false
+	o := owner("web")
+	w.must(w.publish(o, w.tcp(1)))
+	w.restart()
+	w.deleteByHand(w.observed(o).ID)
+	if allocated, ours := w.Inventory().Allocation(w.pool, netip.MustParseAddr("10.0.0.1")); !allocated || !ours {
+		t.Errorf("allocated %t, ours %t; want both", allocated, ours)
 	}
 }
 

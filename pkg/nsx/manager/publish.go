@@ -68,7 +68,7 @@ func (b *Backend) publishAddress(ctx context.Context, p nsx.Publish, group []nsx
 	switch anyOnly := !claimed && b.anyAddressOnly(pool); {
 	case anyOnly && slices.Contains(p.Asked, addr) && !b.inv.Allocated(pool, addr):
 		return nil, fmt.Errorf("address %s, and no other, for %s: this NSX gives no address of one's choice: %w", addr, o, nsx.ErrExhausted)
-	case anyOnly && !fixed:
+	case anyOnly && !fixed && !b.left(p, pool, addr):
 		// This manager refuses chosen addresses: ALLOCATE first, then the record.
 		var err error
 		if addr, err = b.allocateAny(ctx, o, pool); err != nil {
@@ -102,6 +102,14 @@ func (b *Backend) publishAddress(ctx context.Context, p nsx.Publish, group []nsx
 		written = append(written, v)
 	}
 	return written, nil
+}
+
+// left tells whether the address that the Service's status shows is still allocated for it although somebody has deleted its
+// virtual server, and can be taken up again. Other than one that is only chosen, it needs no ALLOCATE.
+func (b *Backend) left(p nsx.Publish, pool string, addr netip.Addr) bool {
+	known, _ := b.inv.IPPool(pool)
+	allocated, ours := b.inv.Allocation(pool, addr)
+	return allocated && (ours || known.Exclusive) && slices.Contains(p.Published, addr.String())
 }
 
 // writeVirtualServer creates a virtual server, or makes the one with its ID what it should be.
