@@ -157,7 +157,7 @@ func (n *inspection) served(svc *corev1.Service) {
 	have := map[string]bool{}
 	perProtocol := map[string]int{}
 	for _, vs := range n.view[nsxsim.KindVirtualServer] {
-		if !n.c.owns(vs) || vs.Tags()[nsx.TagServiceUID] != string(svc.UID) {
+		if !n.c.Owns(vs) || vs.Tags()[nsx.TagServiceUID] != string(svc.UID) {
 			continue
 		}
 		n.want(nsxsim.KindVirtualServer, vs.ID())
@@ -184,7 +184,7 @@ func (n *inspection) served(svc *corev1.Service) {
 		n.violate("Service %s has the ports %v, want %v", svc.Name, slices.Sorted(maps.Keys(have)), slices.Sorted(maps.Keys(want)))
 	}
 	for protocol, count := range perProtocol {
-		if len(want) <= nsx.MaxPorts && count != 1 {
+		if !n.c.kube.hadMany(svc) && count != 1 {
 			n.violate("Service %s has %d virtual servers of %s, want 1", svc.Name, count, protocol)
 		}
 	}
@@ -262,7 +262,7 @@ func (n *inspection) virtualServer(svc *corev1.Service, front lb.Frontend, vs ns
 
 // pool is as the class says, with its monitor.
 func (n *inspection) pool(svc *corev1.Service, want nsx.Pool, o nsxsim.Object) {
-	if o == nil || !n.c.owns(o) {
+	if o == nil || !n.c.Owns(o) {
 		n.violate("Service %s forwards to a pool that is not the cluster's: %v", svc.Name, o)
 		return
 	}
@@ -277,7 +277,7 @@ func (n *inspection) pool(svc *corev1.Service, want nsx.Pool, o nsxsim.Object) {
 		got.MaxNodes = int(limit)
 		object, _ := g["grouping_object"].(map[string]any)
 		group := n.w.Sim.Get(nsxsim.KindNSGroup, nsxsim.Object(object).String("target_id"))
-		if group == nil || !n.c.owns(group) {
+		if group == nil || !n.c.Owns(group) {
 			n.violate("the members of pool %s are in no group of the cluster", o.ID())
 		} else {
 			n.want(nsxsim.KindNSGroup, group.ID())
@@ -327,7 +327,7 @@ func (n *inspection) nothingElse() {
 	shared := map[string]string{}
 	for _, k := range kinds {
 		for _, o := range n.view[k] {
-			if !n.c.owns(o) {
+			if !n.c.Owns(o) {
 				continue
 			}
 			if !n.wanted[k][o.ID()] {
@@ -354,7 +354,7 @@ func (n *inspection) nodes() {
 	}
 	ready := slices.DeleteFunc(slices.Sorted(maps.Keys(fit)), func(a string) bool { return !fit[a] })
 	for _, o := range n.view[nsxsim.KindPool] {
-		if !n.c.owns(o) || o["member_group"] != nil {
+		if !n.c.Owns(o) || o["member_group"] != nil {
 			continue
 		}
 		members := membersOf(o)
@@ -378,7 +378,7 @@ func (n *inspection) nodes() {
 		}
 	}
 	for _, o := range n.view[nsxsim.KindIPSet] {
-		if !n.c.owns(o) || !holdsNodes(o) {
+		if !n.c.Owns(o) || !holdsNodes(o) {
 			continue
 		}
 		addresses := o.Strings("ip_addresses")
@@ -436,7 +436,7 @@ func (w *World) reported(cluster, addr string) bool {
 func (w *World) recorded(cluster, addr string) bool {
 	c := w.Cluster(cluster)
 	return slices.ContainsFunc(w.Sim.List(nsxsim.KindVirtualServer), func(vs nsxsim.Object) bool {
-		return c.owns(vs) && vs.String("ip_address") == addr
+		return c.Owns(vs) && vs.String("ip_address") == addr
 	})
 }
 

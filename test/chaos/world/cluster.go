@@ -127,7 +127,7 @@ func (c *Cluster) Start() {
 	p.framework = newFramework(ctx, p)
 	p.work.Go(func() { _ = p.engine.Run(ctx) }) // nil, when ctx ends
 	c.process = p
-	p.engine.NodesChanged(c.kube.listNodes())
+	c.kube.tellNodes()
 	for _, svc := range c.kube.list() {
 		p.framework.changed(svc.Name)
 	}
@@ -269,5 +269,5 @@ func (c *Cluster) mutter(format string, args ...any) {
 	c.w.say(true, "%s: %s", c.Name, fmt.Sprintf(format, args...))
 }
 
-// owns tells whether an object in NSX is the cluster's.
-func (c *Cluster) owns(o nsxsim.Object) bool { return o.Tags()[nsx.TagClusterUID] == c.UID }
+// Owns tells whether an object in NSX is the cluster's.
+func (c *Cluster) Owns(o nsxsim.Object) bool { return o.Tags()[nsx.TagClusterUID] == c.UID }

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/names"
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsx"
 )
 
 // kube is what a cluster's API server keeps: Services of one namespace, and Nodes.
@@ -28,23 +29,28 @@ type kube struct {
 	mayMove map[types.UID]bool
 	// sources are the clients that each Service has let in since the world was last at rest.
 	sources map[types.UID][]string
+	// many are the UIDs of the Services that have had more ports than a virtual server takes: a port stays where it is.
+	many map[types.UID]bool
+	// blind: the controller was shown no Nodes at last.
+	blind bool
 }
 
 func newKube(c *Cluster) *kube {
 	return &kube{
 		c: c, services: map[string]*corev1.Service{}, nodes: map[string]*corev1.Node{}, ports: 30000, mayMove: map[types.UID]bool{},
-		sources: map[types.UID][]string{},
+		sources: map[types.UID][]string{}, many: map[types.UID]bool{},
 	}
 }
 
 // Apply creates a Service, or makes one that exists what is given: its labels, annotations and spec. Node ports that it has
 // not got are given to it, as the API server does.
 func (c *Cluster) Apply(svc *corev1.Service) {
-	c.say("apply Service %s", describe(svc))
+	c.say("apply Service %s", Describe(svc))
 	k := c.kube
 	k.mu.Lock()
 	have := k.services[svc.Name]
-	if have == nil {
+	fresh := have == nil
+	if fresh {
 		k.made++
 		have = &corev1.Service{}
 		have.Namespace, have.Name, have.UID = "default", svc.Name, types.UID(fmt.Sprintf("%s-%s-%d", c.Name, svc.Name, k.made))
@@ -55,7 +61,10 @@ func (c *Cluster) Apply(svc *corev1.Service) {
 	svc.Spec.DeepCopyInto(&have.Spec)
 	k.complete(before, have)
 	k.sources[have.UID] = append(k.sources[have.UID], sourcesOf(have))
-	if asks(before) != asks(have) {
+	if len(have.Spec.Ports) > nsx.MaxPorts {
+		k.many[have.UID] = true
+	}
+	if !fresh && asks(before) != asks(have) {
 		k.mayMove[have.UID] = true
 	}
 	k.mu.Unlock()
@@ -90,8 +99,8 @@ func (c *Cluster) Service(name string) *corev1.Service { return c.kube.get(name)
 // Services are copies of all of them, in the order of their names.
 func (c *Cluster) Services() []*corev1.Service { return c.kube.list() }
 
-// describe says for people what a Service asks for.
-func describe(svc *corev1.Service) string {
+// Describe says for people what a Service asks for.
+func Describe(svc *corev1.Service) string {
 	s := fmt.Sprintf("%s: %s %s", svc.Name, svc.Spec.Type, svc.Spec.ExternalTrafficPolicy)
 	for _, p := range svc.Spec.Ports {
 		s += fmt.Sprintf(" %d/%s", p.Port, p.Protocol)
@@ -243,6 +252,23 @@ func (k *kube) moving(svc *corev1.Service) bool {
 	return k.mayMove[svc.UID]
 }
 
+func (k *kube) hadMany(svc *corev1.Service) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.many[svc.UID]
+}
+
+// mayLose: in an IP pool that is not exclusive, a process that has not seen whose address it was cannot know.
+func (k *kube) mayLose(addr string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, svc := range k.services {
+		if externalIP(svc) == addr {
+			k.mayMove[svc.UID] = true
+		}
+	}
+}
+
 // mayLet tells whether a Service has let in these clients at some time since the world was last at rest.
 func (k *kube) mayLet(svc *corev1.Service, clients string) bool {
 	k.mu.Lock()
@@ -250,13 +276,15 @@ func (k *kube) mayLet(svc *corev1.Service, clients string) bool {
 	return slices.Contains(k.sources[svc.UID], clients)
 }
 
-// settle ends what users may have asked for: the world is at rest.
+// settle ends what users may have asked for and have got: the world is at rest.
 func (k *kube) settle() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	clear(k.mayMove)
 	clear(k.sources)
 	for _, svc := range k.services {
+		if asked := svc.Spec.LoadBalancerIP; asked == "" || asked == externalIP(svc) {
+			delete(k.mayMove, svc.UID) // another one still waits for the address
+		}
 		k.sources[svc.UID] = []string{sourcesOf(svc)}
 	}
 }
@@ -298,6 +326,9 @@ func (c *Cluster) DeleteNode(name string) {
 // next change of a Node, or SeeNodes, shows it the whole list again.
 func (c *Cluster) LoseNodes() {
 	c.say("the list of Nodes is empty")
+	c.kube.mu.Lock()
+	c.kube.blind = true
+	c.kube.mu.Unlock()
 	if p := c.process; p != nil && !p.dead() {
 		p.engine.NodesChanged(nil)
 	}
@@ -310,6 +341,9 @@ func (c *Cluster) SeeNodes() { c.kube.tellNodes() }
 func (c *Cluster) Nodes() []*corev1.Node { return c.kube.listNodes() }
 
 func (k *kube) tellNodes() {
+	k.mu.Lock()
+	k.blind = false
+	k.mu.Unlock()
 	if p := k.c.process; p != nil && !p.dead() {
 		p.engine.NodesChanged(k.listNodes())
 	}
@@ -323,6 +357,13 @@ func (k *kube) listNodes() []*corev1.Node {
 		out = append(out, k.nodes[name])
 	}
 	return out
+}
+
+// seen tells whether the controller was shown the Nodes as they are.
+func (k *kube) seen() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return !k.blind
 }
 
 // readySince is since when a Node is Ready and meant to get traffic; nil when it is not.

@@ -42,6 +42,9 @@ type watch struct {
 	made map[string]objectKey
 	// had are the pools and node groups that had members, by id.
 	had map[string]bool
+	// excused is what is wrong by somebody's doing, by the check that finds it; excusing: what is found is.
+	excused  map[string]map[string]bool
+	excusing bool
 }
 
 // holding is an allocation.
@@ -51,8 +54,8 @@ type holding struct {
 	// process of the controller that allocated it; nil for the foreign user. hidden: it has got no answer.
 	process *process
 	hidden  bool
-	// live: a virtual server that carries traffic has been on it.
-	live bool
+	// live: a virtual server that carries traffic has been on it. unrecorded: somebody deleted the virtual server.
+	live, unrecorded bool
 }
 
 type objectKey struct {
@@ -71,7 +74,7 @@ var kinds = []nsxsim.Kind{
 }
 
 func newWatch(w *World) *watch {
-	t := &watch{w: w, held: map[string]holding{}, succeeded: map[string]string{}, made: map[string]objectKey{}, had: map[string]bool{}, ownerOf: map[string]string{}}
+	t := &watch{w: w, held: map[string]holding{}, succeeded: map[string]string{}, made: map[string]objectKey{}, had: map[string]bool{}, ownerOf: map[string]string{}, excused: map[string]map[string]bool{}}
 	for _, pool := range w.pools {
 		for _, a := range w.Sim.Allocations(pool) {
 			t.held[pool+" "+a] = holding{by: foreignUser}
@@ -318,7 +321,7 @@ func (t *watch) address(p *process, v view, op, pool, addr string, hidden bool) 
 			t.w.Violate("%s: released %s, which %s has allocated", c.Name, addr, by)
 		}
 		for _, vs := range v[nsxsim.KindVirtualServer] {
-			if vs.String("ip_address") == addr && !c.owns(vs) {
+			if vs.String("ip_address") == addr && !c.Owns(vs) {
 				t.w.Violate("%s: released %s, which virtual server %s of somebody else carries", c.Name, addr, vs.ID())
 			}
 		}
@@ -350,8 +353,37 @@ func (t *watch) fresh(pool string) string {
 // mayRemain tells whether an allocation that nobody uses may have got lost: the process that made it did not live to learn
 // of it, or to use it.
 func (h holding) mayRemain() bool {
-	return !h.live && (h.hidden || h.process != nil && h.process.dead())
+	return h.unrecorded || !h.live && (h.hidden || h.process != nil && h.process.dead())
 }
+
+// verdict is of one check: it tells what is wrong by a key that stays the same while it is.
+type verdict struct {
+	t     *watch
+	check string
+	wrong map[string]bool
+}
+
+// judge begins a check, which done ends.
+func (t *watch) judge(check string) verdict { return verdict{t, check, map[string]bool{}} }
+
+// tell says what is wrong: a violation, unless it is excused.
+func (v verdict) tell(key, format string, args ...any) {
+	if v.t.excusing || v.t.excused[v.check][key] {
+		v.wrong[key] = true
+		return
+	}
+	v.t.w.Violate(format, args...)
+}
+
+// keep says that something is as it was, and not wrong now for another reason.
+func (v verdict) keep(key string) {
+	if v.t.excusing || v.t.excused[v.check][key] {
+		v.wrong[key] = true
+	}
+}
+
+// done ends the excuses for what is right.
+func (v verdict) done() { v.t.excused[v.check] = v.wrong }
 
 // settled is how long a Node is Ready at least before a pool must have it: writes of the node set are spaced out.
 const settled = 2 * time.Minute
@@ -364,30 +396,54 @@ func (t *watch) members(c *Cluster, v view) {
 			ready = true
 		}
 	}
-	for _, o := range v[nsxsim.KindPool] {
-		if !c.owns(o) || o["member_group"] != nil {
+	if pools, ok := v[nsxsim.KindPool]; ok {
+		t.poolMembers(c, pools, ready)
+	}
+	if sets, ok := v[nsxsim.KindIPSet]; ok {
+		t.groupMembers(c, sets, ready)
+	}
+}
+
+func (t *watch) poolMembers(c *Cluster, pools []nsxsim.Object, ready bool) {
+	verdict := t.judge("pools " + c.Name)
+	defer verdict.done()
+	for _, o := range pools {
+		if !c.Owns(o) || o["member_group"] != nil {
 			continue
 		}
 		members := membersOf(o)
 		enabled := slices.ContainsFunc(members, func(m member) bool { return m.state == string(nsx.Enabled) })
-		if ready && !enabled {
-			t.w.Violate("%s: pool %s has no enabled member although a Node is Ready: %v", c.Name, o.ID(), members)
+		switch {
+		case enabled:
+		case ready && (t.had[o.ID()] || c.kube.seen()): // no pool can have Nodes that were never shown
+			verdict.tell(o.ID(), "%s: pool %s has no enabled member although a Node is Ready: %v", c.Name, o.ID(), members)
+		default:
+			verdict.keep(o.ID())
 		}
 		if had := t.had[o.ID()]; had && len(members) == 0 {
-			t.w.Violate("%s: pool %s had members and has none any more", c.Name, o.ID())
+			verdict.tell(o.ID(), "%s: pool %s had members and has none any more", c.Name, o.ID())
 		}
 		t.had[o.ID()] = len(members) > 0
 	}
-	for _, o := range v[nsxsim.KindIPSet] {
-		if !c.owns(o) || !holdsNodes(o) {
+}
+
+func (t *watch) groupMembers(c *Cluster, sets []nsxsim.Object, ready bool) {
+	verdict := t.judge("node group " + c.Name)
+	defer verdict.done()
+	for _, o := range sets {
+		if !c.Owns(o) || !holdsNodes(o) {
 			continue
 		}
 		n := len(o.Strings("ip_addresses"))
-		if ready && n == 0 {
-			t.w.Violate("%s: the node group has no address although a Node is Ready", c.Name)
+		switch {
+		case n > 0:
+		case ready && (t.had[o.ID()] || c.kube.seen()):
+			verdict.tell(o.ID(), "%s: the node group has no address although a Node is Ready", c.Name)
+		default:
+			verdict.keep(o.ID())
 		}
 		if t.had[o.ID()] && n == 0 {
-			t.w.Violate("%s: the node group had addresses and has none any more", c.Name)
+			verdict.tell(o.ID(), "%s: the node group had addresses and has none any more", c.Name)
 		}
 		t.had[o.ID()] = n > 0
 	}
@@ -413,6 +469,8 @@ func membersOf(pool nsxsim.Object) []member {
 
 // traffic: what a Service shows goes on to carry traffic, and no address carries that of two Services.
 func (t *watch) traffic(v view) {
+	verdict := t.judge("traffic")
+	defer verdict.done()
 	in := v.attached()
 	by := map[string]string{} // owner of the traffic by address
 	live := map[string]bool{}
@@ -422,7 +480,7 @@ func (t *watch) traffic(v view) {
 		}
 		owner, addr := vs.Tags()[nsx.TagServiceUID], vs.String("ip_address")
 		if before, ok := by[addr]; ok && before != owner {
-			t.w.Violate("address %s carries the traffic of two: %s and %s", addr, before, owner)
+			verdict.tell(addr, "address %s carries the traffic of two: %s and %s", addr, before, owner)
 		}
 		by[addr] = owner
 		key := vs.Tags()[nsx.TagIPPool] + " " + addr
@@ -435,16 +493,16 @@ func (t *watch) traffic(v view) {
 	for _, c := range t.w.clusters {
 		for _, svc := range c.kube.list() {
 			for _, vs := range v[nsxsim.KindVirtualServer] {
-				if !c.owns(vs) || vs.Tags()[nsx.TagServiceUID] != string(svc.UID) {
+				if !c.Owns(vs) || vs.Tags()[nsx.TagServiceUID] != string(svc.UID) {
 					continue
 				}
 				if lets := t.w.lets(vs); !c.kube.mayLet(svc, lets) {
-					t.w.Violate("virtual server %s of Service %s/%s lets in %q", vs.ID(), c.Name, svc.Name, lets)
+					verdict.tell(vs.ID(), "virtual server %s of Service %s/%s lets in %q", vs.ID(), c.Name, svc.Name, lets)
 				}
 			}
 			ip := externalIP(svc)
 			if ip != "" && wantsLoadBalancer(svc) && !c.kube.moving(svc) && !live[string(svc.UID)+" "+ip] {
-				t.w.Violate("Service %s/%s shows %s, and no virtual server of it is attached there", c.Name, svc.Name, ip)
+				verdict.tell(string(svc.UID), "Service %s/%s shows %s, and no virtual server of it is attached there", c.Name, svc.Name, ip)
 			}
 		}
 	}
