@@ -24,7 +24,7 @@ func main() {
 // run plays the suite; args are for `go test`, such as -run.
 func run(args []string, out io.Writer) error {
 	began := time.Now()
-	cmd := exec.Command("go", slices.Concat([]string{"test", "-json", "-count=1", "-timeout=30m"}, args, []string{"./test/chaos", "-args", "-every=1"})...)
+	cmd := exec.Command("go", slices.Concat([]string{"test", "-json", "-count=1", "-timeout=30m"}, args, []string{"./test/chaos", "./test/chaos/random", "-args", "-every=1"})...)
 	cmd.Stderr = os.Stderr
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
