@@ -124,6 +124,31 @@ func TestAnotherAddressThanAskedForIsUsed(t *testing.T) {
 	w.wantGone()
 }
 
+// TestWantedAgainAfterALostRelease: the record of an address of which nobody knows whether it was given back does not get another
+// address, also where others must be asked for in advance.
+func TestWantedAgainAfterALostRelease(t *testing.T) {
+	w := newWorld(t, nsxsim.Options{Quirks: nsxsim.Quirks{ChosenAddress: nsxsim.ChosenAddressRefused}})
+	w.exclusive = false
+	w.restart()
+	o := owner("web")
+	w.wantErr(w.publish(o, w.tcp(3)), nsx.ErrAlreadyAllocated)
+	w.wantErr(w.publish(o, w.again(o, 4)), nsx.ErrAlreadyAllocated)
+	w.must(w.publish(o, w.again(o, 2)))
+	w.wantLive(o, "10.0.0.1")
+	w.fault(nsxsim.Rule{Action: "RELEASE", Drop: true})
+	w.wantErr(w.withdraw(o), nsx.ErrAmbiguous)
+	w.settle(o)
+	err := w.publish(o, w.again(o, 1))
+	var at *nsx.RetryAt
+	if !errors.As(err, &at) {
+		t.Fatalf("publishing before it is settled: got %v, want a RetryAt", err)
+	}
+	w.clock.SetTime(at.At)
+	w.must(w.publish(o, w.again(o, 1)))
+	w.wantLive(o, "10.0.0.1")
+	w.wantAllocated("10.0.0.1")
+}
+
 // TestAnotherAddressIsNotLost: the record could not be made to follow; the next try takes the address that was allocated.
 func TestAnotherAddressIsNotLost(t *testing.T) {
 	w := newWorld(t, nsxsim.Options{Quirks: nsxsim.Quirks{ChosenAddress: nsxsim.ChosenAddressIgnored}})

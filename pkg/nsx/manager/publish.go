@@ -65,8 +65,9 @@ func (b *Backend) publishAddress(ctx context.Context, p nsx.Publish, group []nsx
 	claimed, spare := b.claimed(o, addr), false
 	// What carries traffic, or was asked for, has this address or none.
 	fixed := slices.Contains(p.Asked, addr) || b.attachedAt(o, addr)
-	switch anyOnly := !claimed && b.anyAddressOnly(pool); {
-	case anyOnly && slices.Contains(p.Asked, addr) && !b.inv.Allocated(pool, addr):
+	// What is allocated may be its own, and then this is the record of it.
+	switch anyOnly := !claimed && b.anyAddressOnly(pool) && !b.inv.Allocated(pool, addr) && b.lostRelease(addr) == nil; {
+	case anyOnly && slices.Contains(p.Asked, addr):
 		return nil, fmt.Errorf("address %s, and no other, for %s: this NSX gives no address of one's choice: %w", addr, o, nsx.ErrExhausted)
 	case anyOnly && !fixed && !b.left(p, pool, addr):
 		// This manager refuses chosen addresses: ALLOCATE first, then the record.
