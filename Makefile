@@ -41,7 +41,7 @@ bin/e2e-cluster:
 E2E_CLUSTER_TEST = go tool gotestsum --format testname --junitfile .cache/e2e/junit-cluster.xml -- \
 	-tags e2e -count 1 -timeout 10m -run TestLive ./test/e2e/cluster
 
-# One test after the other, and the upstream ones several at a time.
+# Tests that take nothing away from others run several at a time, the upstream ones among them.
 E2E_TEST = go tool gotestsum --format testname --junitfile .cache/e2e/junit.xml -- \
 	-tags e2e -count 1 -timeout 60m -parallel 9 ./test/e2e -args -logs=$(CURDIR)/.cache/e2e/logs $(E2E)
 
