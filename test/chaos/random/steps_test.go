@@ -84,23 +84,18 @@ func apply(d *dice, cluster string) step {
 	}
 	return on(cluster, text, func(p *player, c *world.Cluster) {
 		svc := svc.DeepCopy()
-		p.ask(c, svc, ask)
+		p.ask(svc, ask)
 		c.Apply(svc)
 	})
 }
 
-// ask lets a Service ask for an address of the first IP pool of its class, where NSX honours that; 0 for none.
-func (p *player) ask(c *world.Cluster, svc *corev1.Service, number int) {
+// ask lets a Service ask for an address of the IP pool that every class has, where NSX honours that; 0 for none.
+func (p *player) ask(svc *corev1.Service, number int) {
 	svc.Spec.LoadBalancerIP = ""
 	if number == 0 || p.o.ChosenAddress != nsxsim.ChosenAddressHonoured {
 		return
 	}
-	for _, class := range c.Config.Classes {
-		if class.Name == svc.Annotations[names.AnnotationClass] || class.Name == world.ClassDefault && svc.Annotations[names.AnnotationClass] == "" {
-			pool := slices.Index([]string{world.PoolFloating, world.PoolSpare}, class.IPPools[0])
-			svc.Spec.LoadBalancerIP = fmt.Sprintf("10.0.%d.%d", pool, number)
-		}
-	}
+	svc.Spec.LoadBalancerIP = fmt.Sprintf("10.0.0.%d", number)
 }
 
 // edit changes something of a Service.
@@ -149,7 +144,7 @@ func edit(d *dice, cluster string) step {
 	case 7:
 		number := d.IntN(9)
 		return on(cluster, fmt.Sprintf("Service %s: asks for address %d", name, number), func(p *player, c *world.Cluster) {
-			c.Edit(name, func(svc *corev1.Service) { p.ask(c, svc, number) })
+			c.Edit(name, func(svc *corev1.Service) { p.ask(svc, number) })
 		})
 	default:
 		return change("type LoadBalancer", func(svc *corev1.Service) { svc.Spec.Type = corev1.ServiceTypeLoadBalancer })
@@ -260,7 +255,7 @@ func configure(d *dice, cluster string) step {
 	}
 	switch d.IntN(5) {
 	case 0:
-		pools := [][]string{{world.PoolFloating}, {world.PoolSpare}, {world.PoolSpare, world.PoolFloating}}[d.IntN(3)]
+		pools := [][]string{{world.PoolFloating}, {world.PoolFloating, world.PoolSpare}, {world.PoolSpare, world.PoolFloating}}[d.IntN(3)]
 		return change(fmt.Sprintf("ipPools %v", pools), func(c *config.Class) { c.IPPools = pools })
 	case 1:
 		lbs := []string{of(d, world.LBFirst, world.LBSecond)}

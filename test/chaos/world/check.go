@@ -91,7 +91,10 @@ func (n *inspection) pending(svc *corev1.Service, err error) bool {
 	if classErr != nil {
 		return false
 	}
-	if externalIP(svc) != "" {
+	if addr := externalIP(svc); addr != "" {
+		if n.w.unproven(addr) {
+			return true
+		}
 		n.served(svc) // and waits for another one
 		return true
 	}
@@ -413,7 +416,7 @@ func (w *World) checkAllocations(used map[string]string) {
 		for _, a := range allocated {
 			h := held[pool+" "+a]
 			switch {
-			case used[pool+" "+a] != "" || h.by == foreignUser:
+			case used[pool+" "+a] != "" || h.by == foreignUser || w.unproven(a):
 			case w.o.Exclusive || !h.mayRemain():
 				w.Violate("at rest: %s is allocated in IP pool %s by %q and used by nobody", a, name, h.by)
 			case !w.reported(h.by, a):
@@ -421,6 +424,17 @@ func (w *World) checkAllocations(used map[string]string) {
 			}
 		}
 	}
+}
+
+// unproven tells whether a Service shows an address that it had until somebody deleted its virtual server: in an IP pool that
+// is not exclusive, a process that has not seen that cannot know whose it is. The Service gets another one, but may wait for
+// one that is free.
+func (w *World) unproven(addr string) bool {
+	return slices.ContainsFunc(w.clusters, func(c *Cluster) bool {
+		return slices.ContainsFunc(c.Services(), func(svc *corev1.Service) bool {
+			return externalIP(svc) == addr && w.watch.unproven(addr)
+		})
+	})
 }
 
 // reported tells whether an event of a cluster's controller says that an address is allocated and perhaps nobody's.

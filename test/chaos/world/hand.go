@@ -85,3 +85,15 @@ func (t *watch) forget(pool, addr string) {
 		delete(t.succeeded, c.Name+" "+pool+" "+addr)
 	}
 }
+
+// unproven tells whether the record of an address in an IP pool that is not exclusive was deleted by hand.
+func (t *watch) unproven(addr string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for key, h := range t.held {
+		if strings.HasSuffix(key, " "+addr) && h.unrecorded {
+			return !t.w.o.Exclusive
+		}
+	}
+	return false
+}
