@@ -131,15 +131,20 @@ func TestNSXDown(t *testing.T) {
 	_, err := s.Client.CoreV1().Services(s.namespace).Create(s.ctx, loadBalancer("late", "web", corev1.ServiceExternalTrafficPolicyCluster), metav1.CreateOptions{})
 	s.must(err)
 	s.pods("moving", s.Nodes[1])
-	s.must(s.Client.CoreV1().Pods(s.namespace).Delete(s.ctx, moving[0].Name, metav1.DeleteOptions{}))
 	crowd := s.crowd(follows)
-	s.eventually("the edge follows the pods", time.Minute, func() error {
-		made := s.pass(crowd, 30)
-		flows, err := s.crossing(follows, made)
-		if shares := s.shares(flows); err == nil && shares[s.Nodes[1].Name] != len(made) {
-			err = fmt.Errorf("connections went to %v, want all on %s", shares, s.Nodes[1].Name)
+	// The old pod goes when the edge has found the new one: nothing else would serve in between.
+	s.eventually("the edge finds the new pod", time.Minute, func() error {
+		if shares := s.sharesNow(crowd); shares[s.Nodes[1].Name] == 0 {
+			return fmt.Errorf("connections went to %v, want some on %s", shares, s.Nodes[1].Name)
 		}
-		return err
+		return nil
+	})
+	s.must(s.Client.CoreV1().Pods(s.namespace).Delete(s.ctx, moving[0].Name, metav1.DeleteOptions{}))
+	s.eventually("the edge follows the pods", time.Minute, func() error {
+		if shares := s.sharesNow(crowd); len(shares) != 1 || shares[s.Nodes[1].Name] == 0 {
+			return fmt.Errorf("connections went to %v, want all on %s", shares, s.Nodes[1].Name)
+		}
+		return nil
 	})
 	s.eventually("NSX has been down for long", nsxDownFor+time.Minute, func() error {
 		if since := time.Since(down); since < nsxDownFor {

@@ -158,6 +158,16 @@ func (s *stage) shares(flows map[netip.AddrPort]flow) map[string]int {
 	return shares
 }
 
+// sharesNow has the crowd make some more visits, and counts them by node; nil when the edge knows nothing of one.
+func (s *stage) sharesNow(c *crowd) map[string]int {
+	s.Helper()
+	flows, err := s.crossing(c.to, s.pass(c, 30))
+	if err != nil {
+		return nil
+	}
+	return s.shares(flows)
+}
+
 // at tells when a visit began, in messages.
 func (v visit) at(since time.Time) string {
 	return fmt.Sprintf("%v at %.1f s", v.from, v.began.Sub(since).Seconds())
