@@ -84,11 +84,17 @@ func (n *inspection) gone(svc *corev1.Service, err error) {
 
 // pending tells whether a Service may wait for an address, having none.
 func (n *inspection) pending(svc *corev1.Service, err error) bool {
-	if !errors.Is(err, nsx.ErrExhausted) && !errors.Is(err, nsx.ErrAlreadyAllocated) {
-		return false
-	}
 	class, classErr := lb.ClassOf(svc, n.c.process.config)
 	if classErr != nil {
+		return false
+	}
+	if asked := svc.Spec.LoadBalancerIP; asked != "" && errors.Is(err, lb.ErrBadService) {
+		if externalIP(svc) != "" && !n.w.unproven(externalIP(svc)) {
+			n.served(svc)
+		}
+		return !slices.Contains(class.IPPools, n.w.poolOf(asked)) // the class does not have it
+	}
+	if !errors.Is(err, nsx.ErrExhausted) && !errors.Is(err, nsx.ErrAlreadyAllocated) {
 		return false
 	}
 	if addr := externalIP(svc); addr != "" {
