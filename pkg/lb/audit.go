@@ -223,12 +223,16 @@ func (r *round) service(ctx context.Context, svc *corev1.Service) error {
 		return err
 	}
 	// It may have been deleted since the audit began, and what it had removed: that must not be made anew.
-	current := func() *corev1.Service { return r.current(svc) }
-	if _, err := r.e.ensure(paid, svc, current); err != nil {
+	var now *corev1.Service
+	current := func() *corev1.Service { now = r.current(svc); return now }
+	_, err = r.e.ensure(paid, svc, current)
+	switch {
+	case err != nil:
 		r.tell(ctx, svc, ReasonDrift, changed+"cannot be put right ("+err.Error()+")", ActionFail, found...)
 		return fmt.Errorf("putting right what NSX has for %s: %w", OwnerOf(svc), err)
+	case now != nil:
+		r.tell(ctx, svc, ReasonDrift, changed+r.done(ActionRepair), ActionRepair, found...)
 	}
-	r.tell(ctx, svc, ReasonDrift, changed+r.done(ActionRepair), ActionRepair, found...)
 	return nil
 }
 

@@ -20,6 +20,17 @@ type counted struct {
 	mark    uint32 // 0: connections not served
 }
 
+// tally is what the kernel counts.
+type tally struct{ packets, bytes uint64 }
+
+// since tells what came since an earlier tally, also when the kernel began anew meanwhile.
+func (t tally) since(before tally) tally {
+	if t.packets < before.packets {
+		return t
+	}
+	return tally{t.packets - before.packets, t.bytes - before.bytes}
+}
+
 // owner of what is counted for a service.
 type owner struct{ virtualServer, pool, sorryPool string }
 
@@ -63,7 +74,7 @@ func (by owned) differs(before owned) bool {
 
 // ledger is what was counted so far.
 type ledger struct {
-	seen           map[string]map[counted]uint64 // by set: the kernel's counters at the last look
+	seen           map[string]map[counted]tally // by set: the kernel's counters at the last look
 	virtualServers map[string]*dataplane.Counters
 	pools          map[string]*dataplane.Counters
 	members        map[string]map[netip.AddrPort]*dataplane.Counters // by pool
@@ -71,7 +82,7 @@ type ledger struct {
 
 func newLedger() *ledger {
 	return &ledger{
-		seen:           map[string]map[counted]uint64{},
+		seen:           map[string]map[counted]tally{},
 		virtualServers: map[string]*dataplane.Counters{},
 		pools:          map[string]*dataplane.Counters{},
 		members:        map[string]map[netip.AddrPort]*dataplane.Counters{},
@@ -109,32 +120,28 @@ func at[K comparable](counters map[K]*dataplane.Counters, key K) *dataplane.Coun
 // look reads the kernel's counters, and credits what is new.
 func (l *ledger) look(by owned) error {
 	var errs []error
-	for _, s := range []struct {
-		name  string
-		bytes bool
-		field func(*dataplane.Counters) *uint64
-	}{
-		{connectionsSet, false, func(c *dataplane.Counters) *uint64 { return &c.TotalConnections }},
-		{bytesInSet, true, func(c *dataplane.Counters) *uint64 { return &c.BytesIn }},
-		{bytesOutSet, true, func(c *dataplane.Counters) *uint64 { return &c.BytesOut }},
-		{refusedSet, false, func(c *dataplane.Counters) *uint64 { return &c.RefusedConnections }},
+	for name, credit := range map[string]func(*dataplane.Counters, tally){
+		connectionsSet: func(c *dataplane.Counters, t tally) { c.TotalConnections += t.packets }, // the first of each
+		bytesInSet:     func(c *dataplane.Counters, t tally) { c.BytesIn += t.bytes; c.PacketsIn += t.packets },
+		bytesOutSet:    func(c *dataplane.Counters, t tally) { c.BytesOut += t.bytes; c.PacketsOut += t.packets },
+		refusedSet:     func(c *dataplane.Counters, t tally) { c.RefusedConnections += t.packets },
+		deniedSet: func(c *dataplane.Counters, t tally) {
+			c.RefusedConnections += t.packets
+			c.DroppedByAccess += t.packets
+		},
 	} {
-		now := map[counted]uint64{}
+		now := map[counted]tally{}
 		for _, f := range families() {
-			errs = append(errs, read(f, s.name, s.bytes, now))
+			errs = append(errs, read(f, name, now))
 		}
-		for key, n := range now {
-			if before := l.seen[s.name][key]; before < n {
-				n -= before
-			}
-			if n == 0 || now[key] == l.seen[s.name][key] {
-				continue
-			}
-			for _, c := range l.of(key, by) {
-				*s.field(c) += n
+		for key, t := range now {
+			if more := t.since(l.seen[name][key]); more.packets > 0 {
+				for _, c := range l.of(key, by) {
+					credit(c, more)
+				}
 			}
 		}
-		l.seen[s.name] = now
+		l.seen[name] = now
 	}
 	return errors.Join(errs...)
 }
@@ -165,13 +172,10 @@ func (l *ledger) current(open map[counted]uint64, by owned) {
 }
 
 // read adds the counters of a set.
-func read(f family, name string, bytes bool, to map[counted]uint64) error {
-	var conn nftables.Conn
-	elements, err := conn.GetSetElements(&nftables.Set{
-		Table: &nftables.Table{Name: tableName, Family: nftables.TableFamily(f.number)}, Name: name,
-	})
+func read(f family, name string, to map[counted]tally) error {
+	elements, err := elementsOf(f, name)
 	if err != nil {
-		return fmt.Errorf("reading the counters %s of %s: %w", name, f.name, err)
+		return err
 	}
 	for _, e := range elements {
 		at := 4 + int(f.bytes)
@@ -183,11 +187,7 @@ func read(f family, name string, bytes bool, to map[counted]uint64) error {
 		if len(e.Key) >= at+8 {
 			key.mark = binary.NativeEndian.Uint32(e.Key[at+4:])
 		}
-		if bytes {
-			to[key] += e.Counter.Bytes
-		} else {
-			to[key] += e.Counter.Packets
-		}
+		to[key] = tally{e.Counter.Packets, e.Counter.Bytes}
 	}
 	return nil
 }
@@ -209,4 +209,27 @@ func (l *ledger) forget(owners map[service]owner) {
 			delete(l.members, id)
 		}
 	}
+}
+
+// elementsOf lists a set.
+func elementsOf(f family, name string) ([]nftables.SetElement, error) {
+	var conn nftables.Conn
+	elements, err := conn.GetSetElements(&nftables.Set{
+		Table: &nftables.Table{Name: tableName, Family: nftables.TableFamily(f.number)}, Name: name,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing %s of %s: %w", name, f.name, err)
+	}
+	return elements, nil
+}
+
+// ties counts the clients that a virtual server's persistence ties to members.
+func ties(vs dataplane.VirtualServer) (int, error) {
+	for _, f := range families() {
+		if f.of(vs.Address) {
+			elements, err := elementsOf(f, persistenceMap+tieTable(vs))
+			return len(elements), err
+		}
+	}
+	return 0, nil
 }

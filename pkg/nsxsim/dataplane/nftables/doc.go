@@ -27,7 +27,7 @@
 //   - A limit of a virtual server's connections that changes counts only those from then on.
 //   - The limit of a member's connections is looked at with each Options.Housekeeping.
 //   - The time-out of persistence runs from the client's last packet, and a full table takes no further clients.
-//   - Bytes are counted with the headers of IP and TCP or UDP.
+//   - Bytes are counted with the headers of IP and TCP or UDP, and there are no rates.
 package nftables
 
 import "errors"

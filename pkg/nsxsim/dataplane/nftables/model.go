@@ -175,6 +175,11 @@ func (t *table) chain(name string, base *hook, rules ...rule) {
 	t.chains[name] = &chain{name: name, base: base, rules: rules}
 }
 
+// has tells whether the family of an address has a set of that name.
+func (r ruleset) has(a netip.Addr, set string) bool {
+	return slices.ContainsFunc(r[:], func(t *table) bool { return t.family.of(a) && t.sets[set] != nil })
+}
+
 // sameAs tells whether the rules are the same.
 func (c *chain) sameAs(o *chain) bool {
 	return slices.EqualFunc(c.rules, o.rules, func(a, b rule) bool {

@@ -43,6 +43,9 @@ func TestPersistenceTiesClientsToMembers(t *testing.T) {
 			}
 			members[one] = true
 		}
+		if got := p.Status().VirtualServers[0].Persistent; got != 3 {
+			t.Errorf("%d clients are tied by the status, want 3", got)
+		}
 		if len(members) != 3 {
 			t.Errorf("three clients are served by %v", members)
 		}

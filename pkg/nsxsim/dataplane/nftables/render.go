@@ -41,6 +41,7 @@ const (
 	bytesInSet       = "bytes-in"           // service and mark: counter of packets from clients
 	bytesOutSet      = "bytes-out"          // service and mark: counter of packets to clients
 	refusedSet       = "refused"            // service: counter of connections not served
+	deniedSet        = "denied"             // service: counter of connections that its access list kept out
 	poolChain        = "pool-"              // chooses a member
 	serviceChain     = "service-"           // of a virtual server with limits, an access list or persistence
 	limitChain       = "limit-"             // of a virtual server with a limit of connections
@@ -153,6 +154,7 @@ func (t *table) frame(snat netip.Addr) {
 	t.set(set{name: bytesInSet, key: member, dynamic: true})
 	t.set(set{name: bytesOutSet, key: member, dynamic: true})
 	t.set(set{name: refusedSet, key: service, dynamic: true})
+	t.set(set{name: deniedSet, key: service, dynamic: true})
 
 	tcp := protocolIs("tcp", unix.IPPROTO_TCP)
 	udp := protocolIs("udp", unix.IPPROTO_UDP)
@@ -173,7 +175,7 @@ func (t *table) frame(snat netip.Addr) {
 		rule{tcp, reset()},
 		rule{f.unreachable()},
 	)
-	t.chain(denyChain, nil, rule{count(f.service(), refusedSet)}, rule{drop()})
+	t.chain(denyChain, nil, rule{count(f.service(), deniedSet)}, rule{drop()})
 	t.chain(sourceChain, &hook{"nat", "postrouting", unix.NF_INET_POST_ROUTING, 100},
 		rule{markIsOurs(), count(f.originalService().and(mark()), connectionsSet)},
 		rule{markIsOurs(), verdictOf(f.originalService(), sourceMap)},

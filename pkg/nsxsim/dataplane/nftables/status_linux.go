@@ -42,6 +42,12 @@ func (p *Plane) Status() dataplane.Status {
 			s.Listeners = append(s.Listeners, l)
 		}
 		add(&s.Counters, p.ledger.virtualServers[s.ID])
+		if vs.Persistence != nil && p.committed.has(vs.Address, persistenceMap+tieTable(vs.VirtualServer)) {
+			var err error
+			if s.Persistent, err = ties(vs.VirtualServer); err != nil {
+				p.opts.Logger.Error(err, "Counting persistent clients")
+			}
+		}
 	}
 	for i := range st.Pools {
 		s := &st.Pools[i]
@@ -64,4 +70,7 @@ func add(to *dataplane.Counters, more *dataplane.Counters) {
 	to.RefusedConnections += more.RefusedConnections
 	to.BytesIn += more.BytesIn
 	to.BytesOut += more.BytesOut
+	to.PacketsIn += more.PacketsIn
+	to.PacketsOut += more.PacketsOut
+	to.DroppedByAccess += more.DroppedByAccess
 }
