@@ -633,6 +633,10 @@ func TestHTTPIdleTimeout(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer member.Close()
+	member.SetDeadline(time.Now().Add(patience))
+	if _, err := http.ReadRequest(bufio.NewReader(member)); err != nil {
+		t.Fatal(err)
+	}
 	for range 3 {
 		clock.Step(10 * time.Second) // the member takes its time
 	}
