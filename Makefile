@@ -15,6 +15,11 @@ ifdef FULL
 BENCH_SIZES := -services 100,1000,5000 -nodes 10,100,1000
 endif
 
+# All but the tests with the race detector are compiled alike, so that each package is compiled once.
+alike := $(PROGRAMS) bin/e2e-cluster lint verify clients chaos budget bench e2e
+$(alike): export CGO_ENABLED = 0
+$(alike): export GOFLAGS += -trimpath
+
 .PHONY: help build $(PROGRAMS) bin/kube bin/e2e bin/e2e-cluster e2e e2e-full e2e-check e2e-up e2e-down demo test unit check clients chaos lint budget bench verify update clean
 
 help: ## Show this list.
@@ -25,7 +30,7 @@ build: $(PROGRAMS) ## Build the controller, the NSX simulator and the lab into b
 $(PROGRAMS):
 	@mkdir -p bin
 	@echo "building bin/$@"
-	@CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/$@ ./cmd/$@
+	@go build -ldflags '$(LDFLAGS)' -o bin/$@ ./cmd/$@
 
 bin/kube: ## Build the Kubernetes control plane and kubectl that the lab and the tests run.
 	@hack/build-kube.sh
@@ -35,7 +40,7 @@ bin/e2e: ## Build what the nodes of the end-to-end tests run, and the upstream t
 
 bin/e2e-cluster:
 	@mkdir -p bin
-	@CGO_ENABLED=0 go build -trimpath -o bin/e2e-cluster ./test/e2e/cmd/e2e-cluster
+	@go build -o bin/e2e-cluster ./test/e2e/cmd/e2e-cluster
 
 # First that a cluster does what the tests ask of it, and goes without a trace.
 E2E_CLUSTER_TEST = go tool gotestsum --format testname --junitfile .cache/e2e/junit-cluster.xml -- \
