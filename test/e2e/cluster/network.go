@@ -29,7 +29,9 @@ type batch struct {
 func (t Topology) network() []batch {
 	edge := batch{t.Edge(), []string{
 		"link set lo up",
-		"link add " + lanLink + " type bridge",
+		// Left to itself, a bridge takes the lowest hardware address of what is plugged in, and another one when a node boots:
+		// the others would send their answers to nobody for as long as they remember the old one.
+		fmt.Sprintf("link add %s address %s type bridge", lanLink, hardwareAddress(edgeOnLAN)),
 		fmt.Sprintf("addr add %s/%d dev %s", edgeOnLAN, lan.Bits(), lanLink),
 		fmt.Sprintf("addr add %s/%d dev %s", snatAddress, lan.Bits(), lanLink),
 		"link set " + lanLink + " up",
@@ -72,12 +74,17 @@ func (t Topology) cable(to Place, link string, address netip.Addr) (edge, other 
 	}}
 	other = batch{to, []string{
 		"link set lo up",
-		fmt.Sprintf("link set eth0 address %s", net.HardwareAddr(append([]byte{2, 0}, address.AsSlice()...))),
+		fmt.Sprintf("link set eth0 address %s", hardwareAddress(address)),
 		fmt.Sprintf("addr add %s/%d dev eth0", address, lan.Bits()),
 		"link set eth0 up",
 		fmt.Sprintf("route add default via %s", edgeOnLAN),
 	}}
 	return edge, other
+}
+
+// hardwareAddress is that of the machine on the LAN with an address.
+func hardwareAddress(of netip.Addr) net.HardwareAddr {
+	return append(net.HardwareAddr{2, 0}, of.AsSlice()...)
 }
 
 // Settings of the kernel. A router tells nobody of shorter ways, because the way back must cross it as well.
