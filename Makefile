@@ -7,6 +7,8 @@ SHELL := /bin/bash
 VERSION ?= $(shell git describe --tags --match 'v*' --dirty 2>/dev/null || echo v0.0.0+$$(git describe --always --dirty 2>/dev/null || echo unknown))
 LDFLAGS := -s -w -X k8s.io/component-base/version.gitVersion=$(VERSION)
 PROGRAMS := nsxt-cloud-controller-manager nsxsim lab
+# What make image makes: the image that the Deployment in manifests names.
+IMAGE ?= docker.io/cloud-provider-nsxt/nsxt-cloud-controller-manager:dev
 # How many packages are tested at a time: the heavy ones start whole clusters.
 TEST_PARALLEL ?= 2
 # What make bench measures.
@@ -20,7 +22,7 @@ alike := $(PROGRAMS) bin/e2e-cluster lint verify clients chaos budget bench e2e
 $(alike): export CGO_ENABLED = 0
 $(alike): export GOFLAGS += -trimpath
 
-.PHONY: help build $(PROGRAMS) bin/kube bin/e2e bin/e2e-cluster e2e e2e-full e2e-check e2e-up e2e-down demo test unit check clients chaos lint budget bench verify update clean
+.PHONY: help build $(PROGRAMS) image bin/kube bin/e2e bin/e2e-cluster e2e e2e-full e2e-check e2e-up e2e-down demo test unit check clients chaos lint budget bench verify update clean
 
 help: ## Show this list.
 	@grep -hE '^[a-z/-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | sort | expand -t 12
@@ -31,6 +33,10 @@ $(PROGRAMS):
 	@mkdir -p bin
 	@echo "building bin/$@"
 	@go build -ldflags '$(LDFLAGS)' -o bin/$@ ./cmd/$@
+
+image: export GOOS = linux
+image: nsxt-cloud-controller-manager ## Pack the controller into a container image, bin/image.tar, named IMAGE=NAME; needs no container engine.
+	@GOOS= GOARCH= go run ./hack/ociimage/pack -image '$(IMAGE)' -out bin/image.tar bin/nsxt-cloud-controller-manager
 
 bin/kube: ## Build the Kubernetes control plane and kubectl that the lab and the tests run.
 	@hack/build-kube.sh

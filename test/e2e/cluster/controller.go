@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	cloudproviderapi "k8s.io/cloud-provider/api"
 
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/hack/ociimage"
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/manifests"
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim"
 )
@@ -48,7 +49,7 @@ func (c *Cluster) packController(file string) error {
 		return err
 	}
 	// Container runtimes have a registry in front of names that have none.
-	err = packImage(out, "docker.io/"+string(found[1]), filepath.Join(c.options.BinDir, controllerProgram))
+	err = ociimage.Pack(out, "docker.io/"+string(found[1]), filepath.Join(c.options.BinDir, controllerProgram))
 	if err := errors.Join(err, out.Close()); err != nil {
 		return fmt.Errorf("image of the controller: %w", err)
 	}

@@ -1,15 +1,16 @@
-package cluster
+// Package ociimage packs a program into a container image that holds nothing else, without a container engine.
+package ociimage
 
 import (
 	"archive/tar"
 	"bytes"
 	"crypto/sha256"
+	"debug/buildinfo"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"path"
-	"runtime"
 )
 
 // Media types of the Open Container Initiative.
@@ -27,9 +28,17 @@ type descriptor struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
-// packImage writes an OCI image layout, as a tar file, of an image that holds one program, which it runs.
-func packImage(w io.Writer, reference, program string) error {
+// user is who the program runs as where nothing else is said: nobody in particular.
+const user = "65532:65532"
+
+// Pack writes an OCI image layout, as a tar file, of an image that holds one static program for Linux, written in Go, which it
+// runs. The reference is the image's whole name, such as docker.io/library/hello:v1.
+func Pack(w io.Writer, reference, program string) error {
 	binary, err := os.ReadFile(program)
+	if err != nil {
+		return err
+	}
+	arch, err := architecture(program)
 	if err != nil {
 		return err
 	}
@@ -61,8 +70,8 @@ func packImage(w io.Writer, reference, program string) error {
 		return blob(mediaType, text)
 	}
 	config, err := marshalled(ociConfig, object{
-		"architecture": runtime.GOARCH, "os": "linux",
-		"config": object{"Entrypoint": []string{entry}},
+		"architecture": arch, "os": "linux",
+		"config": object{"Entrypoint": []string{entry}, "User": user},
 		"rootfs": object{"type": "layers", "diff_ids": []string{layerBlob.Digest}},
 	})
 	if err != nil {
@@ -74,7 +83,7 @@ func packImage(w io.Writer, reference, program string) error {
 	if err != nil {
 		return err
 	}
-	manifest.Annotations = map[string]string{"io.containerd.image.name": reference}
+	manifest.Annotations = map[string]string{"io.containerd.image.name": reference, "org.opencontainers.image.ref.name": reference}
 	index, err := json.Marshal(object{"schemaVersion": 2, "manifests": []descriptor{manifest}})
 	if err != nil {
 		return err
@@ -94,4 +103,20 @@ func addFile(w *tar.Writer, name string, mode int64, content []byte) error {
 	}
 	_, err := w.Write(content)
 	return err
+}
+
+// architecture is what a program was built for.
+func architecture(program string) (string, error) {
+	info, err := buildinfo.ReadFile(program)
+	if err != nil {
+		return "", fmt.Errorf("%s is no program in Go: %w", program, err)
+	}
+	built := map[string]string{}
+	for _, s := range info.Settings {
+		built[s.Key] = s.Value
+	}
+	if built["GOOS"] != "linux" || built["GOARCH"] == "" {
+		return "", fmt.Errorf("%s was built for %s/%s, not for Linux", program, built["GOOS"], built["GOARCH"])
+	}
+	return built["GOARCH"], nil
 }

@@ -1,4 +1,4 @@
-package cluster
+package ociimage
 
 import (
 	"archive/tar"
@@ -10,17 +10,23 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 )
 
-// TestPackImage follows the image from its index to the program.
-func TestPackImage(t *testing.T) {
-	program := filepath.Join(t.TempDir(), "controller")
-	if err := os.WriteFile(program, []byte("binary"), 0o755); err != nil {
+// TestPack follows the image from its index to the program, which is this test.
+func TestPack(t *testing.T) {
+	program, err := os.Executable()
+	if err != nil {
 		t.Fatal(err)
 	}
+	binary, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := filepath.Base(program)
 	var packed bytes.Buffer
-	if err := packImage(&packed, "docker.io/x/controller:dev", program); err != nil {
+	if err := Pack(&packed, "docker.io/x/controller:dev", program); err != nil {
 		t.Fatal(err)
 	}
 	files := untar(t, packed.Bytes())
@@ -39,8 +45,8 @@ func TestPackImage(t *testing.T) {
 	}
 	var index struct{ Manifests []descriptor }
 	parse(files["index.json"], &index)
-	if name := index.Manifests[0].Annotations["io.containerd.image.name"]; name != "docker.io/x/controller:dev" {
-		t.Errorf("the image is called %q", name)
+	if got := index.Manifests[0].Annotations["io.containerd.image.name"]; got != "docker.io/x/controller:dev" {
+		t.Errorf("the image is called %q", got)
 	}
 	var manifest struct {
 		Config descriptor
@@ -48,17 +54,29 @@ func TestPackImage(t *testing.T) {
 	}
 	parse(blob(index.Manifests[0]), &manifest)
 	var config struct {
-		Config struct{ Entrypoint []string }
-		RootFS struct {
+		Architecture string
+		Config       struct{ Entrypoint []string }
+		RootFS       struct {
 			DiffIDs []string `json:"diff_ids"`
 		}
 	}
 	parse(blob(manifest.Config), &config)
-	if config.Config.Entrypoint[0] != "/controller" || config.RootFS.DiffIDs[0] != manifest.Layers[0].Digest {
+	if config.Architecture != runtime.GOARCH || config.Config.Entrypoint[0] != "/"+name || config.RootFS.DiffIDs[0] != manifest.Layers[0].Digest {
 		t.Errorf("config %+v", config)
 	}
-	if got := string(untar(t, blob(manifest.Layers[0]))["controller"]); got != "binary" {
-		t.Errorf("the program is %q", got)
+	if got := untar(t, blob(manifest.Layers[0]))[name]; !bytes.Equal(got, binary) {
+		t.Errorf("the program has %d bytes, want %d", len(got), len(binary))
+	}
+}
+
+// Only what runs in such an image gets into one.
+func TestPackRefusesOtherPrograms(t *testing.T) {
+	script := filepath.Join(t.TempDir(), "script")
+	if err := os.WriteFile(script, []byte("#!/bin/sh\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := Pack(io.Discard, "docker.io/x/controller:dev", script); err == nil {
+		t.Error("a script has been packed")
 	}
 }
 
