@@ -12,6 +12,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/tools/cache"
@@ -181,11 +183,14 @@ func (c *calls) check(t *testing.T) {
 	if limit := audits*readsOfAudit + (2*c.lives+c.changes)*readsOfConflict; reads > limit {
 		t.Errorf("%d reads, the budget is %d with %d audits", reads, limit, audits)
 	}
+	// Tests leave their Services to the end of the namespace, which waits for their pods first: those of rolling updates take
+	// up to ten minutes for theirs.
 	c.stage.eventually("NSX has nothing of the upstream tests' Services", time.Minute, func() error {
 		var left []string
 		for _, o := range c.stage.inventory().Objects {
 			if service := o.Tags()[nsx.TagService]; service != "" && !strings.HasPrefix(service, namespacePrefix) {
 				left = append(left, o.String("kind")+" of "+service)
+				c.stage.deleteService(service)
 			}
 		}
 		if len(left) > 0 {
@@ -193,4 +198,13 @@ func (c *calls) check(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// deleteService deletes a Service, namespace/name, if it is there.
+func (s *stage) deleteService(service string) {
+	s.Helper()
+	namespace, name, _ := strings.Cut(service, "/")
+	if err := s.Client.CoreV1().Services(namespace).Delete(s.ctx, name, metav1.DeleteOptions{}); !apierrors.IsNotFound(err) {
+		s.must(err)
+	}
 }
