@@ -49,9 +49,9 @@ func (e *Engine) load(ctx context.Context) bool {
 		e.mu.Lock()
 		e.loadErr = err
 		e.mu.Unlock()
-		delay := b.next(err)
-		klog.FromContext(ctx).Error(err, "Reading what the cluster has in NSX failed", "retryIn", delay)
-		if !e.sleep(ctx, e.o.Clock.Now().Add(delay), nil) {
+		again := b.retry(err)
+		failedMeanwhile(ctx, err, "Reading what the cluster has in NSX failed", again)
+		if !e.sleep(ctx, again, nil) {
 			return false
 		}
 	}
@@ -159,13 +159,13 @@ func (w *nodeWriter) recheck(ctx context.Context) {
 	if err := w.e.o.Backend.SetNodes(ctx, w.written); err != nil {
 		w.written = nil
 		w.notBefore = w.backoff.retry(err)
-		klog.FromContext(ctx).Error(err, "Writing the node set to NSX failed", "retryAt", w.notBefore)
+		failedMeanwhile(ctx, err, "Writing the node set to NSX failed", w.notBefore)
 	}
 }
 
 // write makes the nodes the members of the pools, and sets when the next write may be.
 func (w *nodeWriter) write(ctx context.Context, nodes []nsx.Node) {
-	e, logger := w.e, klog.FromContext(ctx)
+	e := w.e
 	if quiet := e.o.Clock.Since(w.notBefore) >= nodeWriteInterval; quiet {
 		w.interval = nodeWriteInterval
 	} else {
@@ -174,7 +174,7 @@ func (w *nodeWriter) write(ctx context.Context, nodes []nsx.Node) {
 	if err := e.o.Backend.SetNodes(ctx, nodes); err != nil {
 		w.written = nil // perhaps part of it has been
 		w.notBefore = w.backoff.retry(err)
-		logger.Error(err, "Writing the node set to NSX failed", "retryAt", w.notBefore)
+		failedMeanwhile(ctx, err, "Writing the node set to NSX failed", w.notBefore)
 		return
 	}
 	w.written = nodes
@@ -186,7 +186,14 @@ func (w *nodeWriter) write(ctx context.Context, nodes []nsx.Node) {
 			enabled++
 		}
 	}
-	logger.Info("Wrote the node set to NSX", "nodes", len(nodes), "enabled", enabled)
+	klog.FromContext(ctx).Info("Wrote the node set to NSX", "nodes", len(nodes), "enabled", enabled)
+}
+
+// failedMeanwhile logs what nobody waits for, and will be tried again: not what failed because it is to end.
+func failedMeanwhile(ctx context.Context, err error, what string, again time.Time) {
+	if ctx.Err() == nil {
+		klog.FromContext(ctx).Error(err, what, "retryAt", again)
+	}
 }
 
 // earlier is the first of two moments, where the zero Time is never.
@@ -230,16 +237,14 @@ type backoff struct {
 
 func (b *backoff) reset() { b.last = 0 }
 
-// next is the wait after one more failure: what the error asks for, but not less than firstBackoff; or doubling and
-// jittered.
-func (b *backoff) next(err error) time.Duration {
+// retry is the moment of the next try after one more failure: what the error asks for, but not sooner than after
+// firstBackoff; or after a wait that doubles, jittered.
+func (b *backoff) retry(err error) time.Time {
+	now := b.e.o.Clock.Now()
 	var given *nsx.RetryAt
 	if errors.As(err, &given) {
-		return max(firstBackoff, given.At.Sub(b.e.o.Clock.Now()))
+		return now.Add(max(firstBackoff, given.At.Sub(now)))
 	}
 	b.last = min(max(firstBackoff, 2*b.last), lastBackoff)
-	return b.last + time.Duration(b.e.o.Random()*float64(b.last)/2)
+	return now.Add(b.last + time.Duration(b.e.o.Random()*float64(b.last)/2))
 }
-
-// retry is the moment of the next try.
-func (b *backoff) retry(err error) time.Time { return b.e.o.Clock.Now().Add(b.next(err)) }

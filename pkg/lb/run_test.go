@@ -8,6 +8,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"k8s.io/klog/v2"
+	"k8s.io/klog/v2/ktesting"
+
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsx"
 )
 
@@ -162,6 +165,28 @@ func TestRunEnds(t *testing.T) {
 					t.Errorf("ran for %v", d)
 				}
 			})
+		})
+	}
+}
+
+// What fails because Run is to end is no error; what fails before is one.
+func TestEndIsNoError(t *testing.T) {
+	for _, takes := range []time.Duration{5 * time.Second, 15 * time.Second} {
+		inBubble(t, func(t *testing.T, b *bench) {
+			b.onCall(func(string, string) error {
+				time.Sleep(takes)
+				return nsx.ErrUnavailable
+			})
+			logger := ktesting.NewLogger(t, ktesting.NewConfig(ktesting.BufferLogs(true)))
+			ctx, cancel := context.WithTimeout(klog.NewContext(context.Background(), logger), 10*time.Second)
+			defer cancel()
+			if err := b.Run(ctx); err != nil {
+				t.Error(err)
+			}
+			log := logger.GetSink().(ktesting.Underlier).GetBuffer().String()
+			if got, want := strings.Contains(log, "failed"), takes < 10*time.Second; got != want {
+				t.Errorf("calls of %v: %q", takes, log)
+			}
 		})
 	}
 }

@@ -3,8 +3,6 @@ package lb
 import (
 	"context"
 	"time"
-
-	"k8s.io/klog/v2"
 )
 
 // tidyLater asks keepTidy to look for what went out of use. It does not block.
@@ -27,7 +25,7 @@ func (e *Engine) keepTidy(ctx context.Context) {
 		under.end()
 		if err != nil {
 			again = b.retry(err)
-			klog.FromContext(ctx).Error(err, "Deleting what no Service uses any more failed", "retryAt", again)
+			failedMeanwhile(ctx, err, "Deleting what no Service uses any more failed", again)
 		} else {
 			b.reset()
 		}
