@@ -24,7 +24,7 @@ import (
 // What the controller may ask of NSX: see docs/reference/nsx-calls.md, whose rows for one port these are.
 const (
 	// readsOfAudit is the reads of an audit, or of a restart, which read everything.
-	readsOfAudit = 11
+	readsOfAudit = 12
 	// auditEvery is the pace of audits at most: the config's, less its jitter.
 	auditEvery = 50 * time.Second
 	// readsOfConflict is what finds out about a write that somebody else's, or an own one, got ahead of.
