@@ -27,8 +27,11 @@ func (s *Sim) Endpoints() []Endpoint {
 	}
 	add("/api/session/create", http.MethodPost)
 	add("/api/session/destroy", http.MethodGet, http.MethodPost)
-	for _, path := range []string{"node", "node/version", "search", "search/query"} {
+	for _, path := range []string{"search", "search/query"} {
 		add(managerBase+"/"+path, http.MethodGet)
+	}
+	for _, p := range s.platform {
+		add(sub{path: p.path}.op(managerBase), http.MethodGet)
 	}
 	addSubs := func(base string, subs []sub) {
 		for _, sb := range subs {
@@ -64,7 +67,7 @@ func (s *Sim) addPolicyEndpoints(add func(string, ...string), addSubs func(strin
 	infra := policyBase + "/infra"
 	add(infra, http.MethodGet, http.MethodPatch)
 	for _, path := range []string{"/search", "/search/query", "/infra/realized-state/realized-entities", "/infra/realized-state/status",
-		"/infra/domains", "/infra/sites", "/infra/sites/default/enforcement-points", edgeClusters + "/{id}/edge-nodes"} {
+		"/infra/domains", "/infra/sites", "/infra/sites/default/enforcement-points", edgeClusters + "/{id}/edge-nodes", edgeClusters + "/{id}/edge-nodes/{id}"} {
 		add(policyBase+path, http.MethodGet)
 	}
 	for _, f := range reflections {

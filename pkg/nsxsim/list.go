@@ -20,7 +20,7 @@ const finalCursor = "0000end"
 // paging is what a client asks of a list.
 type paging struct {
 	size      int
-	cursor    string // decoded
+	cursor    string // as it was given
 	sortBy    string
 	ascending bool
 	fields    []string // included_fields
@@ -37,13 +37,7 @@ func (r *request) paging() (paging, *Error) {
 			p.size = n
 		}
 	}
-	if v := r.query.Get("cursor"); v != "" {
-		raw, err := base64.RawURLEncoding.DecodeString(v)
-		if err != nil || len(raw) < 2 {
-			return p, invalid(fmt.Sprintf("cursor %q is none of this list", v))
-		}
-		p.cursor = string(raw)
-	}
+	p.cursor = r.query.Get("cursor")
 	if v := r.query.Get("included_fields"); v != "" {
 		p.fields = strings.Split(v, ",")
 	}
@@ -56,11 +50,19 @@ func (p paging) after(sort byte) (uint64, *Error) {
 	if p.cursor == "" {
 		return 0, nil
 	}
-	n, err := strconv.ParseUint(p.cursor[1:], 10, 63)
-	if err != nil || p.cursor[0] != sort {
-		return 0, invalid("cursor is none of this list")
+	raw, err := base64.RawURLEncoding.DecodeString(p.cursor)
+	if err != nil || len(raw) < 2 || raw[0] != sort {
+		return 0, p.foreignCursor()
+	}
+	n, err := strconv.ParseUint(string(raw[1:]), 10, 63)
+	if err != nil {
+		return 0, p.foreignCursor()
 	}
 	return n, nil
+}
+
+func (p paging) foreignCursor() *Error {
+	return invalid(fmt.Sprintf("cursor %q is none of this list", p.cursor))
 }
 
 // listObjects serves the list of a kind. In the usual order, that of creation, a

@@ -82,6 +82,28 @@ func (s *Sim) indexReflection(o *object) {
 		shown = &object{id: o.id, seq: o.seq, doc: doc, raw: raw}
 	}
 	s.policy.index.learn(s.clock.Now(), objectRef{Kind(reflections[i].resource), o.id}, shown)
+	if o.kind.name == KindEdgeCluster {
+		s.indexEdgeNodes(o, shown != nil)
+	}
+}
+
+// indexEdgeNodes has searches find the members of an edge cluster as they are now.
+func (s *Sim) indexEdgeNodes(cluster *object, there bool) {
+	var nodes []any
+	if there {
+		nodes = edgeNodes(cluster)
+	}
+	known := s.policy.edgeNodes[cluster.id]
+	for i := range max(len(nodes), known) {
+		var shown *object
+		if i < len(nodes) {
+			raw := encode(nodes[i])
+			doc, _ := parseDocument(raw) // one of ours: it parses
+			shown = &object{id: doc.str("id"), seq: cluster.seq, doc: doc, raw: raw}
+		}
+		s.policy.index.learn(s.clock.Now(), objectRef{"PolicyEdgeNode", cluster.id + "/" + strconv.Itoa(i)}, shown)
+	}
+	s.policy.edgeNodes[cluster.id] = len(nodes)
 }
 
 // reflected gives the Manager's object that is shown at a path.
@@ -173,6 +195,17 @@ func (s *Sim) reflectionRoute(r *request, rt route, path string) (route, bool) {
 					return nil, r.sim.notFound(path)
 				}
 				return r.page(edgeNodes(o))
+			}
+		case strings.HasPrefix(below, "edge-nodes/") && f.kind == KindEdgeCluster:
+			rt.op += "/edge-nodes/{id}"
+			rt.serve = func(r *request) (*response, *Error) {
+				if o := r.sim.store.get(f.kind, id); o != nil {
+					nodes := edgeNodes(o)
+					if i, err := strconv.Atoi(strings.TrimPrefix(below, "edge-nodes/")); err == nil && i >= 0 && i < len(nodes) {
+						return &response{status: http.StatusOK, body: encode(nodes[i])}, nil
+					}
+				}
+				return nil, r.sim.notFound(path)
 			}
 		default:
 			return rt, false

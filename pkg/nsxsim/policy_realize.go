@@ -16,13 +16,14 @@ const realizeRetry = 5 * time.Second
 // policy is the state of the Policy API beside the intents, which are in the
 // store: what became of them in the Manager, and what is still to be done.
 type policy struct {
-	kinds   []*policyKind // by rank
-	byName  map[Kind]*policyKind
-	delay   time.Duration
-	queue   []task // by time
-	index   *searchIndex
-	records map[string]*realization
-	made    map[objectRef]string // the path of the intent that the Manager's object is of
+	kinds     []*policyKind // by rank
+	byName    map[Kind]*policyKind
+	delay     time.Duration
+	queue     []task // by time
+	index     *searchIndex
+	records   map[string]*realization
+	made      map[objectRef]string // the path of the intent that the Manager's object is of
+	edgeNodes map[string]int       // how many of an edge cluster are in the index
 	// privateKeys are those of certificates, by path: no document has them.
 	privateKeys map[string]string
 
@@ -65,11 +66,13 @@ type realization struct {
 func newPolicy(o Options, rel release, log klog.Logger) *policy {
 	p := &policy{
 		kinds: policyKinds(), byName: map[Kind]*policyKind{}, index: newSearchIndex(o.SearchDelay),
-		records: map[string]*realization{}, made: map[objectRef]string{}, privateKeys: map[string]string{},
+		edgeNodes: map[string]int{}, records: map[string]*realization{}, made: map[objectRef]string{}, privateKeys: map[string]string{},
 		nudge: make(chan struct{}, 1), log: log,
 	}
+	states := policyStateSubs()
 	for _, k := range p.kinds {
 		k.fields = knownTo(rel, k.fields)
+		k.subs = append(k.subs[:len(k.subs):len(k.subs)], states[k.name]...)
 		p.byName[k.name] = k
 	}
 	return p

@@ -61,7 +61,7 @@ func (s *Sim) resolve(r *request) route {
 		return unknown
 	}
 	unknown.below = "/" + strings.Join(segments, "/")
-	if rt, ok := s.nodeRoute(r, unknown.below[1:]); ok {
+	if rt, ok := platformRoute(r, segments); ok {
 		return rt
 	}
 	if rt, ok := searchRoute(r, unknown.below[1:]); ok {
@@ -79,27 +79,6 @@ func (s *Sim) resolve(r *request) route {
 		}
 	}
 	return unknown
-}
-
-// nodeRoute serves what the manager tells of itself: /node and /node/version.
-func (s *Sim) nodeRoute(r *request, path string) (route, bool) {
-	about := map[string]any{"node_version": s.version, "product_version": s.version}
-	switch path {
-	case "node/version":
-	case "node":
-		about["hostname"], about["node_uuid"], about["system_time"] = "nsxsim", freshID("manager"), s.now()
-	default:
-		return route{}, false
-	}
-	rt := route{op: r.Method + " /" + path, below: "/" + path}
-	if r.Method != http.MethodGet {
-		rt.refused = methodNotAllowed(r)
-		return rt, true
-	}
-	rt.serve = func(*request) (*response, *Error) {
-		return &response{status: http.StatusOK, body: encode(about)}, nil
-	}
-	return rt, true
 }
 
 // route finds the kind's route for the segments below its path.

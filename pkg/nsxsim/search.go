@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"slices"
+	"strconv"
 	"time"
 )
 
@@ -98,7 +99,7 @@ func (x *searchIndex) find(q *query) []*object {
 			}
 		}
 	}
-	slices.SortFunc(found, func(a, b *object) int { return cmp.Compare(a.seq, b.seq) })
+	slices.SortFunc(found, func(a, b *object) int { return cmp.Or(cmp.Compare(a.seq, b.seq), cmp.Compare(a.id, b.id)) })
 	return found
 }
 
@@ -158,7 +159,31 @@ func (x *searchIndex) serve(r *request) (*response, *Error) {
 	if p.sortBy != "" {
 		found = sortObjects(found, p)
 	}
-	return r.pageOf(p, len(found), func(i int) json.RawMessage { return found[i].raw })
+	return p.found(found)
+}
+
+// found serves one page of what a search found. Unlike those of lists, each page
+// tells the number of all results, and how many of them are over by it: the cursor,
+// which only a page without results has not.
+func (p paging) found(all []*object) (*response, *Error) {
+	first := 0
+	if p.cursor != "" {
+		n, err := strconv.Atoi(p.cursor)
+		if err != nil || n < 0 {
+			return nil, p.foreignCursor()
+		}
+		first = min(n, len(all))
+	}
+	last := min(first+p.size, len(all))
+	items := []json.RawMessage{}
+	for _, o := range all[first:last] {
+		items = append(items, p.included(o.raw))
+	}
+	page := map[string]any{"results": items, "result_count": len(all)}
+	if len(items) > 0 {
+		page["cursor"] = strconv.Itoa(last)
+	}
+	return &response{status: http.StatusOK, body: encode(page)}, nil
 }
 
 // searchRoute serves searches; they are no objects and have no kind.

@@ -26,6 +26,8 @@ type Sim struct {
 	logger              klog.Logger
 	kinds               map[Kind]*kind
 	paths               map[string]*kind // by path below /api/v1
+	platform            []about
+	started             time.Time
 
 	auth    *authenticator
 	limits  *limiter
@@ -67,6 +69,8 @@ func New(o Options) (*Sim, error) {
 		logger:              o.Logger.WithName("nsxsim"),
 		kinds:               map[Kind]*kind{},
 		paths:               map[string]*kind{},
+		platform:            platform(),
+		started:             o.Clock.Now(),
 		journal:             newJournal(o.JournalSize),
 		faults:              newFaults(o.Seed),
 		limits:              newLimiter(o),
@@ -103,8 +107,10 @@ func New(o Options) (*Sim, error) {
 	for size, c := range o.Capacity {
 		s.capacity[size] = c
 	}
+	states := stateSubs()
 	for _, k := range manager() {
 		k.fields = knownTo(rel, k.fields)
+		k.subs = append(k.subs[:len(k.subs):len(k.subs)], states[k.name]...)
 		s.kinds[k.name] = k
 		if k.path != "" && !s.gone(k) {
 			s.paths[k.path] = k

@@ -1,0 +1,88 @@
+package nsxsim_test
+
+// managerClients are those of the Manager API.
+func managerClients() []client {
+	return []client{
+		{name: "vmware-nsxlib, of OpenStack: the connection", login: session, calls: []call{
+			{do: "GET /api/v1/reverse-proxy/node/health", status: 200, want: `{"healthy":true}`},
+			{do: "GET /api/v1/transport-zones", status: 200, want: `{"result_count":2}`}, // the keep-alive of older releases
+			{do: "GET /api/v1/node", status: 200, want: `{"node_version":"3.2.3.0.0.21703641"}`},
+			{do: "GET /api/v1/spec/vmware/types/Tag", status: 200, want: `{"properties":{"scope":{"maxLength":128},"tag":{"maxLength":256}}}`},
+			{do: "GET /api/v1/spec/vmware/types/ManagedResource", status: 200, want: `{"properties":{"tags":{"maxItems":30}}}`},
+		}},
+		{name: "vmware-nsxlib: search, page by page", login: session, calls: []call{
+			{do: "POST /api/v1/ip-sets", body: `{"display_name":"a","tags":[{"scope":"os","tag":"a/b"}]}`, status: 201},
+			{do: "POST /api/v1/ip-sets", body: `{"display_name":"b","tags":[{"scope":"os","tag":"a/b"}]}`, status: 201},
+			// int(cursor) and int(result_count) of each page.
+			{do: `GET /api/v1/search?query=resource_type:IPSet%20AND%20tags.scope:os%20AND%20tags.tag:a%5C%2Fb&page_size=1`, status: 200,
+				want: `{"results":[{"display_name":"a"}],"cursor":"1","result_count":2}`},
+			{do: `GET /api/v1/search?query=resource_type:IPSet%20AND%20tags.scope:os%20AND%20tags.tag:a%5C%2Fb&cursor=1&page_size=1`, status: 200,
+				want: `{"results":[{"display_name":"b"}],"cursor":"2","result_count":2}`},
+			{do: `GET /api/v1/search?query=resource_type:IPSet%20AND%20display_name:none`, status: 200, want: `{"results":[],"result_count":0}`},
+			{do: `GET /api/v1/search?query=resource_type:IPSet&cursor=x`, status: 400},
+		}},
+		{name: "vmware-nsxlib: a load balancer of Octavia", login: session, calls: []call{
+			{do: "POST /api/v1/logical-routers", body: `{"display_name":"t1","router_type":"TIER1","edge_cluster_id":"{edge-cluster}","tags":[]}`, status: 201, keep: []string{"t1=id"}},
+			{do: "POST /api/v1/loadbalancer/services", body: `{"attachment":{"target_id":"{t1}","target_type":"LogicalRouter"},"display_name":"lb","size":"SMALL"}`, status: 201, keep: []string{"lb=id"}},
+			{do: "POST /api/v1/loadbalancer/application-profiles", body: `{"display_name":"ap","resource_type":"LbFastTcpProfile"}`, status: 201, keep: []string{"ap=id"}},
+			{do: "POST /api/v1/loadbalancer/virtual-servers", body: `{"application_profile_id":"{ap}","display_name":"vs","enabled":true,"ip_address":"10.1.0.1","ip_protocol":"TCP","port":"80"}`, status: 201,
+				want: `{"ports":["80"],"port":"80"}`, keep: []string{"vs=id"}},
+			{do: "GET /api/v1/loadbalancer/services/{lb}", status: 200, want: `{"virtual_server_ids":null,"_revision":0}`},
+			{do: "PUT /api/v1/loadbalancer/services/{lb}", body: `{"attachment":{"target_id":"{t1}","target_type":"LogicalRouter"},"display_name":"lb","size":"SMALL","id":"{lb}","_revision":0,"virtual_server_ids":["{vs}"]}`,
+				status: 200, want: `{"_revision":1,"virtual_server_ids":["{vs}"]}`},
+			{do: "POST /api/v1/loadbalancer/pools", body: `{"algorithm":"ROUND_ROBIN","display_name":"pool","snat_translation":{"type":"LbSnatAutoMap"}}`, status: 201, keep: []string{"pool=id"}},
+			{do: "PUT /api/v1/loadbalancer/virtual-servers/{vs}", body: `{"application_profile_id":"{ap}","display_name":"vs","enabled":true,"ip_address":"10.1.0.1","ip_protocol":"TCP","port":"80","ports":["80"],"pool_id":"{pool}","_revision":0}`, status: 200},
+			{do: "PUT /api/v1/loadbalancer/pools/{pool}", body: `{"algorithm":"ROUND_ROBIN","display_name":"pool","_revision":0,"members":[{"display_name":"m","weight":1,"ip_address":"10.0.0.1","port":"80","backup_member":false,"admin_state":"ENABLED"}]}`,
+				status: 200, want: `{"members":[{"display_name":"m","ip_address":"10.0.0.1"}]}`},
+			{do: "POST /api/v1/loadbalancer/monitors", body: `{"display_name":"hm","fall_count":3,"interval":5,"resource_type":"LbTcpMonitor","timeout":4}`, status: 201, keep: []string{"hm=id"}},
+			{do: "PUT /api/v1/loadbalancer/pools/{pool}", body: `{"display_name":"pool","_revision":1,"active_monitor_ids":["{hm}"],"members":[{"ip_address":"10.0.0.1","port":"80"}]}`, status: 200},
+			{do: "GET /api/v1/loadbalancer/services/{lb}/virtual-servers/status", status: 200, want: `{"results":[{"virtual_server_id":"{vs}","status":"UP"}]}`},
+			{do: "GET /api/v1/loadbalancer/services/{lb}/statistics", status: 200, want: `{"virtual_servers":[{"virtual_server_id":"{vs}","statistics":{"bytes_in":0,"total_sessions":0}}]}`},
+			{do: "DELETE /api/v1/loadbalancer/monitors/{hm}", status: 400}, // still the pool's
+			{do: "PUT /api/v1/loadbalancer/pools/{pool}", body: `{"display_name":"pool","_revision":2,"active_monitor_ids":[]}`, status: 200},
+			{do: "DELETE /api/v1/loadbalancer/monitors/{hm}", status: 200, want: "EMPTY"},
+			{do: "PUT /api/v1/loadbalancer/virtual-servers/{vs}", body: `{"application_profile_id":"{ap}","display_name":"vs","ip_address":"10.1.0.1","ports":["80"],"pool_id":"","_revision":1}`, status: 200},
+			{do: "DELETE /api/v1/loadbalancer/pools/{pool}", status: 200},
+			{do: "PUT /api/v1/loadbalancer/services/{lb}", body: `{"display_name":"lb","attachment":{"target_id":"{t1}","target_type":"LogicalRouter"},"_revision":1,"virtual_server_ids":[]}`, status: 200},
+			{do: "DELETE /api/v1/loadbalancer/virtual-servers/{vs}", status: 200},
+			{do: "DELETE /api/v1/loadbalancer/services/{lb}", status: 200},
+			{do: "DELETE /api/v1/loadbalancer/services/{lb}", status: 404, want: `{"error_code":600,"error_message":"*{lb}","related_errors":[]}`},
+		}},
+		{name: "nsxt-lb-provider of Gardener, by go-vmware-nsxt", calls: []call{
+			{do: "POST /api/v1/pools/ip-pools", body: `{"display_name":"vips","subnets":[{"cidr":"10.9.0.0/24","allocation_ranges":[{"start":"10.9.0.1","end":"10.9.0.2"}]}]}`, status: 201, keep: []string{"pool=id"}},
+			{do: "GET /api/v1/pools/ip-pools", status: 200, want: `{"results":[{"display_name":"vips","id":"{pool}"}]}`},
+			{do: "POST /api/v1/pools/ip-pools/{pool}?action=ALLOCATE", body: `{}`, status: 200, want: `{"allocation_id":"10.9.0.1"}`},
+			{do: "GET /api/v1/pools/ip-pools/{pool}/allocations", status: 200, want: `{"results":[{"allocation_id":"10.9.0.1"}]}`},
+			{do: "POST /api/v1/loadbalancer/pools", body: `{"_revision":0,"display_name":"cluster:c:ns/n","tags":[{"scope":"owner","tag":"nsxt-lb-provider"},{"scope":"cluster","tag":"c"}],"min_active_members":1}`, status: 201, keep: []string{"lbpool=id"}},
+			{do: "GET /api/v1/loadbalancer/pools", status: 200, want: `{"results":[{"tags":[{"scope":"owner"},{"scope":"cluster","tag":"c"}]}]}`},
+			{do: "POST /api/v1/pools/ip-pools/{pool}?action=RELEASE", body: `{"allocation_id":"10.9.0.1"}`, status: 200, want: "EMPTY"},
+			{do: "POST /api/v1/pools/ip-pools/{pool}?action=RELEASE", body: `{"allocation_id":"10.9.0.1"}`, status: 400, want: `{"error_message":"*is not allocated"}`},
+		}},
+		{name: "ansible-for-nsxt: the modules of the Manager", calls: []call{
+			{do: "GET /api/v1/cluster-manager/status", status: 200, want: `{"overall_status":"STABLE"}`},
+			{do: "GET /api/v1/edge-clusters", status: 200, want: `{"results":[{"display_name":"edge-cluster"}]}`, keep: []string{"ec=results.0.id"}},
+			{do: "POST /api/v1/logical-routers", body: `{"resource_type":"LogicalRouter","description":"d","display_name":"t1","router_type":"TIER1","high_availability_mode":"ACTIVE_STANDBY","failover_mode":"PREEMPTIVE","edge_cluster_id":"{ec}"}`, status: 201, keep: []string{"t1=id"}},
+			{do: "GET /api/v1/logical-routers/{t1}/routing/advertisement", status: 200, keep: []string{"revision=_revision"}},
+			{do: "PUT /api/v1/logical-routers/{t1}/routing/advertisement", body: `{"display_name":"t1","enabled":true,"advertise_lb_vip":true,"advertise_dns_forwarder":true,"_revision":{revision}}`, status: 200, want: `{"id":"{t1}","advertise_lb_vip":true}`},
+			{do: "GET /api/v1/licenses", status: 200, want: `{"results":[{"license_key":"*-"}],"result_count":1}`},
+			{do: "POST /api/v1/pools/ip-pools", body: `{"display_name":"IpPool-IPV4-1","subnets":[{"allocation_ranges":[{"start":"10.112.203.28","end":"10.112.203.29"}],"gateway_ip":"10.112.203.253","cidr":"10.112.203.0/24"}]}`, status: 201, keep: []string{"pool=id"}},
+			{do: "PUT /api/v1/pools/ip-pools/{pool}", body: `{"_revision":0,"id":"{pool}","display_name":"IpPool-IPV4-1","subnets":[{"allocation_ranges":[{"start":"10.112.203.28","end":"10.112.203.30"}],"gateway_ip":"10.112.203.253","cidr":"10.112.203.0/24"}]}`, status: 200, want: `{"pool_usage":{"total_ids":3}}`},
+			{do: "DELETE /api/v1/pools/ip-pools/{pool}", status: 200, want: "EMPTY"},
+			{do: "DELETE /api/v1/logical-routers/{t1}", status: 200},
+		}},
+		{name: "NCP and scripts: routers and their parts", calls: []call{
+			{do: "GET /api/v1/node/version", status: 200, want: `{"product_version":"*"}`},
+			{do: "GET /api/v1/aaa/user-info", status: 200, want: `{"user_name":"admin","roles":[{"role":"enterprise_admin"}]}`},
+			{do: "GET /api/v1/logical-routers/{tier-0}", status: 200, want: `{"high_availability_mode":"ACTIVE_STANDBY"}`},
+			{do: "POST /api/v1/logical-router-ports", body: `{"resource_type":"LogicalRouterLinkPortOnTIER0","logical_router_id":"{tier-0}","tags":[]}`, status: 201, keep: []string{"p0=id"}},
+			{do: "POST /api/v1/logical-routers", body: `{"display_name":"t1","router_type":"TIER1","edge_cluster_id":"{edge-cluster}"}`, status: 201, keep: []string{"t1=id"}},
+			{do: "POST /api/v1/logical-router-ports", body: `{"resource_type":"LogicalRouterLinkPortOnTIER1","logical_router_id":"{t1}","linked_logical_router_port_id":{"target_type":"LogicalRouterLinkPortOnTIER0","target_id":"{p0}"}}`, status: 201, keep: []string{"p1=id"}},
+			{do: "GET /api/v1/logical-router-ports?logical_router_id={t1}&resource_type=LogicalRouterLinkPortOnTIER1", status: 200, want: `{"result_count":1,"results":[{"id":"{p1}"}]}`},
+			{do: "GET /api/v1/edge-clusters/{edge-cluster}/status", status: 200, want: `{"edge_cluster_status":"UP","member_status":[{"status":"UP"},"*"]}`},
+			{do: "GET /api/v1/edge-clusters/{edge-cluster}/state", status: 200, want: `{"state":"in_sync"}`},
+			{do: "GET /api/v1/transport-zones/{nsx-overlay-transportzone}/status", status: 200, want: `{"transport_zone_id":"{nsx-overlay-transportzone}"}`},
+			{do: "GET /api/v1/transport-zones?transport_type=VLAN", status: 200, want: `{"result_count":1}`},
+			{do: "GET /api/v1/spec/openapi/nsx_api.json", status: 200, want: `{"swagger":"2.0","basePath":"/api/v1","paths":{"/loadbalancer/services":{"get":{},"post":{}}}}`},
+		}},
+	}
+}

@@ -1,0 +1,65 @@
+package nsxsim_test
+
+// policyClients are those of the Policy API.
+func policyClients() []client {
+	return []client{
+		{name: "nsx-operator: its sessions and its caches", login: session, calls: append(policyBalancer("SMALL"), []call{
+			{do: "GET /api/v1/reverse-proxy/node/health", status: 200, want: `{"healthy":true}`},
+			{do: "GET /api/v1/licenses/licensed-features", status: 200, want: `{"result_count":"*"}`, keep: []string{"feature=results.0.feature_name", "licensed=results.0.is_licensed"}},
+			{do: "PATCH /policy/api/v1/infra/lb-pools/a", header: []string{"X-Allow-Overwrite", "True"}, body: `{"resource_type":"LBPool","tags":[{"scope":"nsx-op/cluster","tag":"k8s:1"}]}`, status: 200, want: "EMPTY"},
+			{do: "PATCH /policy/api/v1/infra/lb-pools/b", body: `{"resource_type":"LBPool","tags":[{"scope":"nsx-op/cluster","tag":"k8s:1"}]}`, status: 200},
+			// It reads result_count of each page, and the cursor as a number.
+			{do: `GET /policy/api/v1/search/query?page_size=1&query=resource_type:LBPool%20AND%20tags.scope:nsx-op%5C%2Fcluster%20AND%20tags.tag:k8s%5C:1%20AND%20marked_for_delete:false`, status: 200,
+				want: `{"results":[{"path":"/infra/lb-pools/a"}],"cursor":"1","result_count":2}`},
+			{do: `GET /policy/api/v1/search/query?page_size=1&cursor=1&query=resource_type:LBPool%20AND%20tags.scope:nsx-op%5C%2Fcluster%20AND%20tags.tag:k8s%5C:1%20AND%20marked_for_delete:false`, status: 200,
+				want: `{"results":[{"path":"/infra/lb-pools/b"}],"cursor":"2","result_count":2}`},
+		}...)},
+		{name: "Terraform's provider: data sources", calls: append(policyBalancer("SMALL"), []call{
+			{do: `GET /policy/api/v1/search/query?query=resource_type:PolicyEdgeCluster%20AND%20display_name:edge%5C-cluster*%20AND%20marked_for_delete:false%20AND%20path:%5C%2Finfra*`, status: 200,
+				want: `{"result_count":1,"results":[{"resource_type":"PolicyEdgeCluster","display_name":"edge-cluster","path":"*edge-clusters/{edge-cluster}"}]}`},
+			{do: `GET /policy/api/v1/search/query?query=resource_type:PolicyTransportZone%20AND%20display_name:nsx%5C-overlay*%20AND%20marked_for_delete:false%20AND%20path:%5C%2Finfra*`, status: 200, want: `{"result_count":1}`},
+			{do: `GET /policy/api/v1/search/query?query=id:t1%20AND%20marked_for_delete:false%20AND%20path:%5C%2Finfra*`, status: 200, want: `{"results":[{"resource_type":"Tier1","path":"/infra/tier-1s/t1"}]}`},
+			{do: `GET /policy/api/v1/search/query?query=resource_type:LBAppProfile%20AND%20id:none`, status: 200, want: `{"results":[],"result_count":0}`},
+			{do: `GET /policy/api/v1/search/query?query=resource_type:PolicyEdgeNode%20AND%20display_name:edge%5C-node%5C-1*%20AND%20marked_for_delete:false%20AND%20parent_path:%22%2Finfra%2Fsites%2Fdefault%2Fenforcement-points%2Fdefault%2Fedge-clusters%2F{edge-cluster}%22`, status: 200,
+				want: `{"result_count":1,"results":[{"resource_type":"PolicyEdgeNode","member_index":0,"nsx_id":"*"}]}`, keep: []string{"node=results.0.path"}},
+			{do: "GET /policy/api/v1{node}", status: 200, want: `{"display_name":"edge-node-1"}`},
+		}...)},
+		{name: "Terraform's provider: resources of a load balancer", calls: append(policyBalancer("SMALL"), []call{
+			{do: "GET /policy/api/v1/infra/lb-monitor-profiles/m", status: 404, want: `{"httpStatus":"NOT_FOUND"}`},
+			{do: "PATCH /policy/api/v1/infra/lb-monitor-profiles/m", body: `{"display_name":"m","description":"d","fall_count":2,"interval":2,"monitor_port":8080,"request_body":"b","request_headers":[{"header_name":"h","header_value":"v"}],
+				"request_method":"HEAD","request_url":"/","request_version":"HTTP_VERSION_1_1","resource_type":"LBHttpMonitorProfile","response_body":"r","response_status_codes":[200],"rise_count":2,"tags":[{"scope":"s","tag":"t"}],"timeout":2}`, status: 200, want: "EMPTY"},
+			{do: "PATCH /policy/api/v1/infra/lb-pools/p", body: `{"active_monitor_paths":["/infra/lb-monitor-profiles/m"],"algorithm":"WEIGHTED_ROUND_ROBIN","display_name":"p","members":[{"admin_state":"ENABLED","backup_member":false,
+				"display_name":"member1","ip_address":"5.5.5.5","max_concurrent_connections":7,"port":"77","weight":1}],"min_active_members":2,"resource_type":"LBPool","snat_translation":{"type":"LBSnatIpPool","ip_addresses":[{"ip_address":"1.1.1.1"}]},
+				"tags":[{"scope":"s","tag":"t"}],"tcp_multiplexing_enabled":true,"tcp_multiplexing_number":8}`, status: 200},
+			{do: "GET /policy/api/v1/infra/lb-pools/p", status: 200, want: `{"_revision":0,"path":"/infra/lb-pools/p","members":[{"display_name":"member1"}],"snat_translation":{"type":"LBSnatIpPool","ip_addresses":[{"ip_address":"1.1.1.1"}]}}`},
+			{do: "PATCH /policy/api/v1/infra/lb-virtual-servers/v", body: `{"access_log_enabled":false,"application_profile_path":"/infra/lb-app-profiles/default-tcp-lb-app-profile","default_pool_member_ports":["30080"],"display_name":"v",
+				"enabled":true,"ip_address":"10.1.0.1","lb_service_path":"/infra/lb-services/lb","log_significant_event_only":true,"max_concurrent_connections":6,"max_new_connection_rate":20,"pool_path":"/infra/lb-pools/p","ports":["80"],
+				"resource_type":"LBVirtualServer","sorry_pool_path":""}`, status: 200},
+			{do: "GET /policy/api/v1/infra/lb-virtual-servers/v", status: 200, keep: []string{"revision=_revision"}},
+			{do: "PUT /policy/api/v1/infra/lb-virtual-servers/v", body: `{"_revision":{revision},"application_profile_path":"/infra/lb-app-profiles/default-tcp-lb-app-profile","display_name":"v2","enabled":true,"ip_address":"10.1.0.1",
+				"lb_service_path":"/infra/lb-services/lb","ports":["80","443"],"default_pool_member_ports":["30080","30443"],"pool_path":"/infra/lb-pools/p","resource_type":"LBVirtualServer"}`, status: 200, want: `{"_revision":1,"ports":["80","443"]}`},
+			{do: "DELETE /policy/api/v1/infra/lb-virtual-servers/v?force=true", status: 200, want: "EMPTY"},
+			{do: "DELETE /policy/api/v1/infra/lb-pools/p?force=true", status: 200},
+			{do: "DELETE /policy/api/v1/infra/lb-monitor-profiles/m?force=true", status: 200},
+			{do: "DELETE /policy/api/v1/infra/lb-services/lb?force=true", status: 200},
+			{do: "GET /policy/api/v1/infra/realized-state/realized-entities?intent_path=/infra/tier-1s/t1", status: 200, want: `{"results":[{"state":"REALIZED","entity_type":"RealizedLogicalRouter"}]}`},
+		}...)},
+		{name: "ansible-for-nsxt: the modules of the Policy", calls: []call{
+			{do: "GET /policy/api/v1/infra/tier-1s", status: 200, want: `{"results":[]}`},
+			{do: "GET /policy/api/v1/infra/tier-1s/t1", status: 404, want: `{"error_code":600}`},
+			{do: "PATCH /policy/api/v1/infra/tier-1s/t1", body: `{"display_name":"t1","failover_mode":"NON_PREEMPTIVE","route_advertisement_rules":[],"route_advertisement_types":["TIER1_LB_VIP"],"tags":[]}`, status: 200},
+			{do: "GET /policy/api/v1/infra/tier-1s/t1", status: 200, keep: []string{"uid=unique_id"}},
+			// Its updates are the whole object as it was read, with the changes in it.
+			{do: "PATCH /policy/api/v1/infra/tier-1s/t1", body: `{"display_name":"t1","description":"new","failover_mode":"NON_PREEMPTIVE","route_advertisement_types":["TIER1_LB_VIP"],"resource_type":"Tier1","id":"t1","path":"/infra/tier-1s/t1",
+				"relative_path":"t1","parent_path":"/infra","unique_id":"{uid}","marked_for_delete":false,"overridden":false,"_create_user":"admin","_system_owned":false,"_protection":"NOT_PROTECTED","_revision":0}`, status: 200},
+			{do: "GET /policy/api/v1/infra/tier-1s/t1", status: 200, want: `{"_revision":1,"description":"new","unique_id":"{uid}"}`},
+			{do: "PATCH /policy/api/v1/infra/tier-1s/t1/locale-services/ls", body: `{"edge_cluster_path":"/infra/sites/default/enforcement-points/default/edge-clusters/{edge-cluster}","preferred_edge_paths":[]}`, status: 200},
+			{do: "PATCH /policy/api/v1/infra/segments/s", body: `{"display_name":"s","connectivity_path":"/infra/tier-1s/t1","subnets":[{"gateway_address":"10.3.0.1/24"}],"transport_zone_path":"/infra/sites/default/enforcement-points/default/transport-zones/{nsx-overlay-transportzone}"}`, status: 200},
+			{do: "GET /policy/api/v1/infra/segments/s/state", status: 200, want: `{"state":"success","segment_path":"/infra/segments/s"}`},
+			{do: "DELETE /policy/api/v1/infra/segments/s", status: 200},
+			{do: "DELETE /policy/api/v1/infra/tier-1s/t1/locale-services/ls", status: 200},
+			{do: "DELETE /policy/api/v1/infra/tier-1s/t1", status: 200},
+			{do: "GET /policy/api/v1/infra/tier-1s/t1", status: 404},
+		}},
+	}
+}
