@@ -182,7 +182,7 @@ func watch(ctx context.Context, out io.Writer, l *lab.Lab) error {
 		}
 		err := l.Err()
 		if errors.Is(err, lab.ErrControllerEnded) {
-			say(out, "%v; it is started again", err)
+			say(out, "%v\nThe controller is started again.", err)
 			err = l.Controller.Start()
 		}
 		if err != nil {

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
+
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/programs"
 )
 
 // ErrControllerEnded says that a controller's process has ended without being told to. Start starts it anew.
@@ -20,11 +22,11 @@ type Controller struct {
 	name string
 
 	mu      sync.Mutex
-	process *process // nil: told to be off
+	process *programs.Process // nil: told to be off
 	address netip.AddrPort
 }
 
-func (c *Controller) get() *process {
+func (c *Controller) get() *programs.Process {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.process
@@ -33,7 +35,7 @@ func (c *Controller) get() *process {
 // pid is that of the process; 0 when it is off.
 func (c *Controller) pid() int {
 	if p := c.get(); p != nil {
-		return p.cmd.Process.Pid
+		return p.PID()
 	}
 	return 0
 }
@@ -44,12 +46,10 @@ func (c *Controller) Err() error {
 	if p == nil {
 		return nil
 	}
-	select {
-	case <-p.done:
-		return fmt.Errorf("%s: %w: %v", c.name, ErrControllerEnded, p.cmd.ProcessState)
-	default:
-		return nil
+	if err := p.Err(); err != nil {
+		return fmt.Errorf("%w: %w", ErrControllerEnded, err)
 	}
+	return nil
 }
 
 // Flags of the controller for leader election: a killed leader's lease runs out soon, and a busy machine does not lose
@@ -62,12 +62,8 @@ var electionFlags = []string{
 func (c *Controller) Start() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if p := c.process; p != nil {
-		select {
-		case <-p.done: // ended by itself; this is the restart
-		default:
-			return fmt.Errorf("%s runs already", c.name)
-		}
+	if p := c.process; p != nil && p.Err() == nil { // else this is the restart
+		return fmt.Errorf("%s runs already", c.name)
 	}
 	l := c.lab
 	port, err := freePort(l.Block.Controller())
@@ -75,6 +71,7 @@ func (c *Controller) Start() error {
 		return fmt.Errorf("port of the %s: %w", c.name, err)
 	}
 	args := []string{
+		filepath.Join(l.options.BinDir, controllerProgram),
 		"--cloud-config=" + l.cloudConfigFile(),
 		"--kubeconfig=" + l.controllerKubeconfig(),
 		"--authentication-kubeconfig=" + l.controllerKubeconfig(),
@@ -85,9 +82,9 @@ func (c *Controller) Start() error {
 		"--v=2",
 	}
 	args = append(args, electionFlags...)
-	p, err := startProcess(c.Log(), filepath.Join(l.options.BinDir, controllerProgram), append(args, l.options.ControllerArgs...)...)
+	p, err := programs.Command{Name: c.name, Args: append(args, l.options.ControllerArgs...), Log: c.Log()}.Start()
 	if err != nil {
-		return fmt.Errorf("the %s: %w", c.name, err)
+		return err
 	}
 	c.process, c.address = p, port
 	return nil
@@ -102,12 +99,12 @@ func (c *Controller) URL() string {
 
 // Stop ends the controller as Kubernetes ends a Pod: SIGTERM, and SIGKILL when the context ends.
 func (c *Controller) Stop(ctx context.Context) error {
-	return c.end(ctx, syscall.SIGTERM)
+	return c.end(func(p *programs.Process) error { return p.Stop(ctx) })
 }
 
 // Kill ends the controller at once, as a crash does.
 func (c *Controller) Kill() error {
-	return c.end(context.Background(), syscall.SIGKILL)
+	return c.end((*programs.Process).Kill)
 }
 
 // Pause has the process stand still, as on a machine that stalls; Resume lets it run on.
@@ -121,30 +118,16 @@ func (c *Controller) signal(s syscall.Signal) error {
 	if p == nil {
 		return fmt.Errorf("the %s is off", c.name)
 	}
-	return p.end(s)
+	return p.Signal(s)
 }
 
-func (c *Controller) end(ctx context.Context, signal syscall.Signal) error {
+// end ends the process, which is nil if the controller is off already.
+func (c *Controller) end(how func(*programs.Process) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	p := c.process
-	if p == nil {
-		return nil
-	}
 	c.process = nil
-	if err := p.end(signal); err != nil {
-		return fmt.Errorf("ending the %s: %w", c.name, err)
-	}
-	select {
-	case <-p.done:
-		return nil
-	case <-ctx.Done():
-	}
-	if err := p.end(syscall.SIGKILL); err != nil {
-		return fmt.Errorf("ending the %s: %w", c.name, err)
-	}
-	<-p.done
-	return fmt.Errorf("the %s did not end by itself: %w", c.name, context.Cause(ctx))
+	return how(p)
 }
 
 // Restart ends the controller in order and starts it again.

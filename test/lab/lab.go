@@ -26,6 +26,7 @@ import (
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/controlplane"
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/lab/block"
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/lab/nodeagent"
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/programs"
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/vcsim"
 )
 
@@ -77,7 +78,7 @@ func Start(ctx context.Context, o Options) (*Lab, error) {
 	l.Controller = &Controller{lab: l, name: "controller"}
 	if err := l.start(ctx); err != nil {
 		err = fmt.Errorf("lab: %w", err)
-		if text := tail(l.Controller.Log()); text != "" {
+		if text := programs.Tail(l.Controller.Log()); text != "" && !errors.Is(err, ErrControllerEnded) { // which has it
 			err = fmt.Errorf("%w\nthe end of the controller's log:\n%s", err, text)
 		}
 		// Also when the context has ended.

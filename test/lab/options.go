@@ -9,6 +9,7 @@ import (
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/config"
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim"
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/lab/block"
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/programs"
 )
 
 // Options of a lab. The zero value is usable in a checkout where everything is built.
@@ -61,7 +62,7 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("a pool of %d floating IPs: want 1 to %d", o.PoolSize, block.MaxFloatingIPs)
 	}
 	if o.BinDir == "" {
-		dir, err := findBinDir()
+		dir, err := programs.Dir(kubeProgram)
 		if err != nil {
 			return o, err
 		}
@@ -84,25 +85,3 @@ const (
 	kubeProgram       = "kube"
 	controllerProgram = "nsxt-cloud-controller-manager"
 )
-
-// findBinDir looks for the programs beside this one, and in the checkout that holds the working directory.
-func findBinDir() (string, error) {
-	if self, err := os.Executable(); err == nil {
-		dir := filepath.Dir(self)
-		if _, err := os.Stat(filepath.Join(dir, kubeProgram)); err == nil {
-			return dir, nil
-		}
-	}
-	start, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for dir := start; ; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "cmd", controllerProgram)); err == nil {
-			return filepath.Join(dir, "bin"), nil
-		}
-		if dir == filepath.Dir(dir) {
-			return "", fmt.Errorf("the programs of the lab are neither beside this program nor in a checkout around %s", start)
-		}
-	}
-}

@@ -4,16 +4,15 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
-	"slices"
 	"sync"
 	"time"
 
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/lab"
-	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/lab/echo"
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/visits"
 )
 
 const (
-	// visitors is how many clients a crowd has, visitEvery how often each of them makes a request at most.
+	// visitors is how many clients a crowd has, visitEvery how often each of them makes a request.
 	visitors   = 4
 	visitEvery = 40 * time.Millisecond
 	// holdFor is how long a request that is held takes, and holdTimeout what bounds it.
@@ -21,100 +20,42 @@ const (
 	holdTimeout = 20 * time.Second
 )
 
-// visit is a request on a connection of its own.
-type visit struct {
-	client       netip.Addr
-	began, ended time.Time
-	answer       echo.Answer
-	err          error
-}
-
-// visits are requests, possibly made by several clients.
-type visits []visit
-
-func (v visits) failed() visits {
-	return slices.DeleteFunc(slices.Clone(v), func(v visit) bool { return v.err == nil })
-}
-
-// since are those that began at a time or later.
-func (v visits) since(t time.Time) visits {
-	return slices.DeleteFunc(slices.Clone(v), func(v visit) bool { return v.began.Before(t) })
-}
-
 // visit makes a request as the i-th client. It may be called from any goroutine.
-func (s *Stage) visit(ctx context.Context, i int, url string, timeout time.Duration) visit {
+func (s *Stage) visit(ctx context.Context, i int, url string, timeout time.Duration) visits.Visit {
 	client := s.HTTPClient(i)
 	if timeout > 0 {
 		client.Timeout = timeout
 	}
-	v := visit{client: s.Block.Client(i), began: time.Now()}
-	v.answer, v.err = lab.HTTPGetAs(ctx, client, url)
-	v.ended = time.Now()
+	v := visits.Visit{Client: netip.AddrPortFrom(s.Block.Client(i), 0), Began: time.Now()}
+	answer, err := lab.HTTPGetAs(ctx, client, url)
+	v.Ended = time.Now()
+	v.Pod, v.Node, v.Sees, v.Err = answer.Pod, answer.Node, answer.Client, err
 	return v
 }
 
-// crowd is clients from outside the cluster, each at an address of its own, that make short requests one after the other
-// until the scenario ends or they are told to leave.
-type crowd struct {
-	leave   context.CancelFunc
-	running sync.WaitGroup
+// crowd has clients from outside the cluster, each at an address of its own, make short requests until the scenario ends or
+// they go home.
+func (s *Stage) crowd(url string) *visits.Crowd { return s.crowdOf(1, visitors, url) }
 
-	mu   sync.Mutex
-	made visits
-}
-
-// crowd has clients ask a URL.
-func (s *Stage) crowd(url string) *crowd { return s.crowdOf(1, visitors, url) }
-
-// crowdOf has the clients from one to another, by number, ask a URL.
-func (s *Stage) crowdOf(first, last int, url string) *crowd {
-	c := &crowd{}
-	ctx := s.clients
-	stay, leave := context.WithCancel(ctx)
-	c.leave = leave
-	for i := first; i <= last; i++ {
-		one := func() {
-			defer c.running.Done()
-			ticker := time.NewTicker(visitEvery)
-			defer ticker.Stop()
-			for {
-				select {
-				case <-stay.Done():
-					return
-				case <-ticker.C:
-				}
-				v := s.visit(ctx, i, url, 0)
-				c.mu.Lock()
-				c.made = append(c.made, v)
-				c.mu.Unlock()
-			}
-		}
-		c.running.Add(1)
-		s.running.Go(one)
-	}
+// crowdOf is a crowd of the clients from one to another, by number.
+func (s *Stage) crowdOf(first, last int, url string) *visits.Crowd {
+	number := last - first + 1
+	c := visits.Gather(s.clients, visitEvery/time.Duration(number), func(ctx context.Context, i int) visits.Visit {
+		return s.visit(ctx, first+i%number, url, 0)
+	})
+	s.running.Go(func() {
+		<-s.clients.Done()
+		c.GoHome()
+	})
 	return c
 }
 
-// visits are those that have ended.
-func (c *crowd) visits() visits {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return slices.Clone(c.made)
-}
-
-// goHome returns all visits, when the last one has ended.
-func (c *crowd) goHome() visits {
-	c.leave()
-	c.running.Wait()
-	return c.visits()
-}
-
 // passBy waits until a crowd has made n further requests, and returns these, which may be more.
-func (s *Stage) passBy(c *crowd, n int) visits {
+func (s *Stage) passBy(c *visits.Crowd, n int) visits.Visits {
 	began := time.Now()
-	var made visits
+	var made visits.Visits
 	s.eventually(fmt.Sprintf("%d further requests", n), 20*time.Second, func() error {
-		if made = c.visits().since(began); len(made) < n {
+		if made = c.Visits().Since(began); len(made) < n {
 			return fmt.Errorf("%d were made", len(made))
 		}
 		return nil
@@ -123,22 +64,22 @@ func (s *Stage) passBy(c *crowd, n int) visits {
 }
 
 // wantAnswers checks that no request failed.
-func (s *Stage) wantAnswers(during string, made visits) {
-	if failed := made.failed(); len(failed) > 0 {
-		s.fail("%s: %d of %d requests failed, the first one with: %w", during, len(failed), len(made), failed[0].err)
+func (s *Stage) wantAnswers(during string, made visits.Visits) {
+	if failed := made.Failed(); len(failed) > 0 {
+		s.fail("%s: %d of %d requests failed, the first one with: %w", during, len(failed), len(made), failed[0].Err)
 	}
 }
 
 // held is requests that take long.
 type held struct {
 	running sync.WaitGroup
-	made    visits
+	made    visits.Visits
 }
 
 // hold has n clients make a request each that takes its time, and returns when NSX has as many in flight, of which those
 // of a crowd, which take a moment, may be a few.
 func (s *Stage) hold(ip string, n int) *held {
-	h := &held{made: make(visits, n)}
+	h := &held{made: make(visits.Visits, n)}
 	ctx := s.clients
 	url := url("http", ip, int(s.ports.HTTP)) + "/?delay=" + holdFor.String()
 	h.running.Add(n)
@@ -162,7 +103,7 @@ func (s *Stage) hold(ip string, n int) *held {
 }
 
 // end returns the requests when the last one has ended.
-func (h *held) end() visits {
+func (h *held) end() visits.Visits {
 	h.running.Wait()
 	return h.made
 }

@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim"
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/visits"
 )
 
 // flip is row 10.
@@ -33,7 +34,7 @@ func flip(s *Stage) {
 
 // toLocal changes the policy of a Service with endpoints on some nodes. A node without endpoints refuses connections at
 // once, and NSX makes them until it has found out.
-func (s *Stage) toLocal(service, ip string, nodes map[string]string, with []string, c *crowd) {
+func (s *Stage) toLocal(service, ip string, nodes map[string]string, with []string, c *visits.Crowd) {
 	clusterPool := s.poolOf(ip)
 	// NSX asks another node when one refuses, so that few requests or none are lost. What others would lose is counted.
 	without := func() (refused, total int) {
@@ -68,7 +69,7 @@ func (s *Stage) toLocal(service, ip string, nodes map[string]string, with []stri
 		s.fail("nodes without endpoints were DOWN %.1f s after the patch, want within %v", down.Seconds(), s.verdictWithin())
 	}
 
-	var settled visits
+	var settled visits.Visits
 	s.eventually("no connection to nodes without endpoints", ipWithin, func() error {
 		refused, total := without()
 		settled = s.passBy(c, 40)
@@ -79,25 +80,25 @@ func (s *Stage) toLocal(service, ip string, nodes map[string]string, with []stri
 	})
 	s.wantAnswers("policy Local", settled)
 	for _, v := range settled {
-		if from := v.answer.Client.Addr(); from != v.client {
-			s.fail("policy Local: the pod sees %s, want the client's own address %s", from, v.client)
+		if from := v.Sees.Addr(); from != v.Client.Addr() {
+			s.fail("policy Local: the pod sees %s, want the client's own address %s", from, v.Client.Addr())
 		}
-		if !slices.Contains(with, v.answer.Node) {
-			s.fail("policy Local: %s answers, whose node has no endpoint", v.answer.Node)
+		if !slices.Contains(with, v.Node) {
+			s.fail("policy Local: %s answers, whose node has no endpoint", v.Node)
 		}
 	}
 
-	made := c.visits()
-	failed := made.failed()
+	made := c.Visits()
+	failed := made.Failed()
 	for _, v := range failed {
-		if after := v.began.Sub(patched); v.ended.Before(began) || after > s.verdictWithin() {
+		if after := v.Began.Sub(patched); v.Ended.Before(began) || after > s.verdictWithin() {
 			s.fail("a request that was begun %.1f s after the patch to Local failed, want none but within %v: %w",
-				after.Seconds(), s.verdictWithin(), v.err)
+				after.Seconds(), s.verdictWithin(), v.Err)
 		}
 	}
 	s.saw("to Local: %d of %d requests failed", len(failed), len(made))
 	if len(failed) > 0 {
-		s.saw("the last of them %.1f s after the patch", failed[len(failed)-1].began.Sub(patched).Seconds())
+		s.saw("the last of them %.1f s after the patch", failed[len(failed)-1].Began.Sub(patched).Seconds())
 	}
 	s.saw("nodes without endpoints refused %d connections, the last one after %.1f s, and were DOWN after %.1f s",
 		refused, last.Seconds(), down.Seconds())
@@ -105,11 +106,11 @@ func (s *Stage) toLocal(service, ip string, nodes map[string]string, with []stri
 
 // toCluster changes the policy of a Service back. Every node answers before NSX hears of it, and what is in flight
 // outlives its pool, so that nothing is lost.
-func (s *Stage) toCluster(service, ip string, nodes map[string]string, c *crowd) {
+func (s *Stage) toCluster(service, ip string, nodes map[string]string, c *visits.Crowd) {
 	localPool := s.poolOf(ip)
 	monitors := s.NSX.Get(nsxsim.KindPool, localPool).Strings("active_monitor_ids")
 	long := s.hold(ip, 12)
-	before := len(c.visits())
+	before := len(c.Visits())
 
 	s.setPolicy(service, corev1.ServiceExternalTrafficPolicyCluster)
 	gone := s.eventually("the old pool and its monitor are gone", ipWithin, func() error {
@@ -123,10 +124,10 @@ func (s *Stage) toCluster(service, ip string, nodes map[string]string, c *crowd)
 	s.onlyUp(ip, nodes, slices.Sorted(maps.Keys(nodes)))
 	settled := s.passBy(c, 40)
 	held := long.end()
-	made := c.goHome()[before:]
+	made := c.GoHome()[before:]
 	s.wantAnswers("from Local to Cluster", made)
 	for _, v := range settled {
-		if from := v.answer.Client.Addr(); !s.Block.Nodes().Contains(from) {
+		if from := v.Sees.Addr(); !s.Block.Nodes().Contains(from) {
 			s.fail("policy Cluster: the pod sees %s, want a node's address", from)
 		}
 	}

@@ -15,6 +15,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/ptr"
+
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/visits"
 )
 
 // spread is the Deployment nginx with a pod on each of several nodes.
@@ -53,8 +55,8 @@ func leave(s *Stage) {
 	s.kubectl("delete", "node", drained)
 	s.noMember(ip, nodes[drained])
 	s.passBy(c, 40)
-	s.wantAnswers("a pod and a node that left", c.visits())
-	s.saw("none of %d requests failed", len(c.visits()))
+	s.wantAnswers("a pod and a node that left", c.Visits())
+	s.saw("none of %d requests failed", len(c.Visits()))
 
 	s.nodeDies(ip, dying, nodes[dying], many, c)
 
@@ -70,12 +72,12 @@ func leave(s *Stage) {
 		return nil
 	})
 	s.passBy(c, 20)
-	s.wantAnswers("when all endpoints terminate", c.visits().since(began))
+	s.wantAnswers("when all endpoints terminate", c.Visits().Since(began))
 	if len(s.endpointList("nginx-svc")) == 0 {
 		s.fail("no endpoint is left, want all of them to terminate")
 	}
 	s.saw("terminating endpoints alone serve on")
-	c.goHome()
+	c.GoHome()
 }
 
 // podLeaves deletes a pod, but not of a certain node, while it has requests in flight.
@@ -101,7 +103,7 @@ func (s *Stage) podLeaves(ip, not string, many int) {
 	s.wantAnswers("long requests while a pod is deleted", made)
 	inFlight := 0
 	for _, v := range made {
-		if v.answer.Pod == s.namespace+"/"+pod && v.ended.After(leaving) {
+		if v.Pod == s.namespace+"/"+pod && v.Ended.After(leaving) {
 			inFlight++
 		}
 	}
@@ -120,9 +122,9 @@ func (s *Stage) nodeIsDrained(ip, node, address string, many int) {
 	s.kubectl("drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--grace-period=7", "--timeout=30s")
 	made := long.end()
 	s.wantAnswers("long requests while a node is drained", made)
-	inFlight := slices.DeleteFunc(slices.Clone(made), func(v visit) bool {
-		there := v.answer.Node == node || v.answer.Client.Addr().String() == address
-		return !there || v.ended.Before(began)
+	inFlight := slices.DeleteFunc(slices.Clone(made), func(v visits.Visit) bool {
+		there := v.Node == node || v.Sees.Addr().String() == address
+		return !there || v.Ended.Before(began)
 	})
 	if len(inFlight) == 0 {
 		s.fail("no request was in flight on %s", node)
@@ -142,7 +144,7 @@ func (s *Stage) nodeIsDrained(ip, node, address string, many int) {
 }
 
 // nodeIsMarked marks a node as the cluster autoscaler does with one that it is about to delete.
-func (s *Stage) nodeIsMarked(ip, node, address string, many int, c *crowd) {
+func (s *Stage) nodeIsMarked(ip, node, address string, many int, c *visits.Crowd) {
 	long := s.hold(ip, many)
 	began := time.Now()
 	s.kubectl("taint", "node", node, "ToBeDeletedByClusterAutoscaler=lab:NoSchedule")
@@ -165,7 +167,7 @@ func (s *Stage) nodeIsMarked(ip, node, address string, many int, c *crowd) {
 	s.wantAnswers("long requests while a node is marked for deletion", made)
 	inFlight := 0
 	for _, v := range made {
-		if v.answer.Client.Addr().String() == address && v.ended.After(marked) {
+		if v.Sees.Addr().String() == address && v.Ended.After(marked) {
 			inFlight++
 		}
 	}
@@ -176,8 +178,8 @@ func (s *Stage) nodeIsMarked(ip, node, address string, many int, c *crowd) {
 }
 
 // nodeDies takes away the power of a node without pods, and then its Node.
-func (s *Stage) nodeDies(ip, node, address string, many int, c *crowd) {
-	before, connections := c.visits(), s.members(ip)[address].Statistics.Total
+func (s *Stage) nodeDies(ip, node, address string, many int, c *visits.Crowd) {
+	before, connections := c.Visits(), s.members(ip)[address].Statistics.Total
 	long := s.hold(ip, many)
 	s.need(s.PowerOff(node))
 	dead := time.Now()
@@ -192,14 +194,14 @@ func (s *Stage) nodeDies(ip, node, address string, many int, c *crowd) {
 	s.kubectl("delete", "node", node)
 	s.noMember(ip, address)
 	s.passBy(c, 40)
-	cut := long.end().failed()
+	cut := long.end().Failed()
 	if len(cut) == 0 || len(cut) > connections {
 		s.fail("%d long requests were cut when %s died, want 1 to %d, as many as it had connections", len(cut), node, connections)
 	}
-	made := c.visits()[len(before):]
-	s.wantAnswers("after a node died", made.since(dead))
+	made := c.Visits()[len(before):]
+	s.wantAnswers("after a node died", made.Since(dead))
 	s.saw("a dead node is DOWN after %.1f s: %d long requests and %d short ones were in flight on it and cut, no new one failed",
-		found.Seconds(), len(cut), len(made.failed()))
+		found.Seconds(), len(cut), len(made.Failed()))
 }
 
 // noMember waits until an address is no member any more.

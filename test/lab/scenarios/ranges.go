@@ -52,9 +52,9 @@ func sourceRanges(s *Stage) {
 		s.fail("EXTERNAL-IP is %s, want %s, which was asked for", got, ip)
 	}
 	s.letsIn(at, 1)
-	for _, v := range intruder.goHome() {
-		if v.err == nil {
-			s.fail("%s was answered by %s, which lets in %s alone", v.client, name, one)
+	for _, v := range intruder.GoHome() {
+		if v.Err == nil {
+			s.fail("%s was answered by %s, which lets in %s alone", v.Client.Addr(), name, one)
 		}
 	}
 	s.saw("a new Service with ranges never answers %s", two)
@@ -85,12 +85,12 @@ func (s *Stage) letsIn(url string, clients ...int) {
 		for i := 1; i <= 2; i++ {
 			v := s.visit(s.ctx, i, url, time.Second)
 			switch {
-			case in[i] && v.err != nil:
-				return fmt.Errorf("%s gets no answer: %w", v.client, v.err)
-			case !in[i] && v.err == nil:
-				return fmt.Errorf("%s gets an answer", v.client)
-			case !in[i] && !keptOut(v.err):
-				return fmt.Errorf("%s gets no answer, but is not kept out: %w", v.client, v.err)
+			case in[i] && v.Err != nil:
+				return fmt.Errorf("%s gets no answer: %w", v.Client.Addr(), v.Err)
+			case !in[i] && v.Err == nil:
+				return fmt.Errorf("%s gets an answer", v.Client.Addr())
+			case !in[i] && !keptOut(v.Err):
+				return fmt.Errorf("%s gets no answer, but is not kept out: %w", v.Client.Addr(), v.Err)
 			}
 		}
 		return nil

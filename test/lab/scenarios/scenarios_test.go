@@ -10,6 +10,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 	discoveryv1 "k8s.io/api/discovery/v1"
+
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/visits"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -101,16 +103,9 @@ func TestNeverFailsOnTheFirstError(t *testing.T) {
 	}
 }
 
-func TestVisits(t *testing.T) {
-	at := func(seconds int64) time.Time { return time.Unix(seconds, 0) }
+func TestWantAnswers(t *testing.T) {
 	refused := errors.New("refused")
-	made := visits{{began: at(1)}, {began: at(3), err: refused}, {began: at(2)}}
-	if got := made.failed(); len(got) != 1 || !errors.Is(got[0].err, refused) {
-		t.Errorf("failed: %v", got)
-	}
-	if got := made.since(at(2)); len(got) != 2 || !got[0].began.Equal(at(3)) || !got[1].began.Equal(at(2)) {
-		t.Errorf("since 2: %v", got)
-	}
+	made := visits.Visits{{}, {Err: refused}, {}}
 	s := &Stage{ctx: t.Context()}
 	s.run(func(s *Stage) { s.wantAnswers("early", made[:1]) })
 	if s.failure != nil {

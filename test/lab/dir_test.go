@@ -1,0 +1,60 @@
+package lab
+
+import (
+	"errors"
+	"os"
+	"testing"
+
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/lab/block"
+)
+
+func TestCleanRemovesWhatNobodyHolds(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	held, err := block.TakeNumber(block.Last) // labs take the first
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = held.Release() }()
+	inUse, err := makeDir(held)
+	if err != nil {
+		t.Fatal(err)
+	}
+	left, err := block.TakeNumber(block.Last - 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stale, err := makeDir(left)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := left.Release(); err != nil {
+		t.Fatal(err)
+	}
+	removed, err := Clean()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(removed) != 1 || removed[0] != stale {
+		t.Errorf("removed %v, want %s", removed, stale)
+	}
+	if _, err := os.Stat(inUse); err != nil {
+		t.Errorf("a directory in use is gone: %v", err)
+	}
+	if _, err := os.Stat(stale); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a stale directory is still there: %v", err)
+	}
+}
+
+func TestDirectoryOfOthersIsRefused(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	base, err := baseDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(base, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := baseDir(); err == nil {
+		t.Error("a directory that everybody may write to is taken")
+	}
+}
