@@ -70,6 +70,13 @@ func managerClients() []client {
 			{do: "DELETE /api/v1/pools/ip-pools/{pool}", status: 200, want: "EMPTY"},
 			{do: "DELETE /api/v1/logical-routers/{t1}", status: 200},
 		}},
+		{name: "a script for NSX 2.x, which sends numbers and booleans as strings", calls: []call{
+			{do: "POST /api/v1/logical-routers", body: `{"resource_type":"LogicalRouter","display_name":"t1","router_type":"TIER1","edge_cluster_id":"{edge-cluster}"}`, status: 201, keep: []string{"t1=id"}},
+			{do: "PUT /api/v1/logical-routers/{t1}/routing/advertisement", body: `{"advertise_nsx_connected_routes":"true","enabled":true,"_revision":"0"}`, status: 200, want: `{"_revision":1,"advertise_nsx_connected_routes":true}`},
+			{do: "PUT /api/v1/logical-routers/{t1}/routing/advertisement", body: `{"enabled":true,"_revision":"0"}`, status: 412, want: `{"error_code":206,"error_message":"*Fetch the latest copy of the object and retry"}`},
+			{do: "PUT /api/v1/logical-routers/{t1}/routing/advertisement", body: `{"enabled":"perhaps","_revision":"1"}`, status: 400},
+			{do: "POST /api/v1/loadbalancer/pools", body: `{"_revision":"x"}`, status: 400, want: `{"error_code":255}`},
+		}},
 		{name: "NCP and scripts: routers and their parts", calls: []call{
 			{do: "GET /api/v1/node/version", status: 200, want: `{"product_version":"*"}`},
 			{do: "GET /api/v1/aaa/user-info", status: 200, want: `{"user_name":"admin","roles":[{"role":"enterprise_admin"}]}`},

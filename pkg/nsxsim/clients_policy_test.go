@@ -1,5 +1,25 @@
 package nsxsim_test
 
+import (
+	"net/http"
+	"net/url"
+	"testing"
+
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim"
+)
+
+// sapSession sends the whole Set-Cookie back for a cookie.
+func sapSession(t *testing.T, base string) http.Header {
+	t.Helper()
+	resp, err := http.PostForm(base+"/api/session/create", url.Values{"j_username": {nsxsim.DefaultUsername}, "j_password": {nsxsim.DefaultPassword}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	http.DefaultClient.CloseIdleConnections()
+	return http.Header{"Cookie": {resp.Header.Get("Set-Cookie")}, "X-Xsrf-Token": {resp.Header.Get("X-XSRF-TOKEN")}}
+}
+
 // policyClients are those of the Policy API.
 func policyClients() []client {
 	return []client{
@@ -44,6 +64,20 @@ func policyClients() []client {
 			{do: "DELETE /policy/api/v1/infra/lb-services/lb?force=true", status: 200},
 			{do: "GET /policy/api/v1/infra/realized-state/realized-entities?intent_path=/infra/tier-1s/t1", status: 200, want: `{"results":[{"state":"REALIZED","entity_type":"RealizedLogicalRouter"}]}`},
 		}...)},
+		{name: "networking-nsx-t of SAP", login: sapSession, calls: []call{
+			{do: "GET /api/v1/node/version", status: 200, want: `{"product_version":"*"}`},
+			{do: "PUT /policy/api/v1/infra/domains/default/groups/g", body: `{"display_name":"0.0.0.0/0","expression":[{"resource_type":"IPAddressExpression","ip_addresses":["0.0.0.0/0"]}],"tags":[{"scope":"agent_id","tag":"a"}]}`, status: 200, keep: []string{"revision=_revision"}},
+			{do: "PUT /policy/api/v1/infra/domains/default/groups/g", body: `{"display_name":"again"}`, status: 400,
+				want: `{"error_code":500127,"module_name":"Policy","error_message":"Cannot create an object with path=[/infra/domains/default/groups/g] as it already exists."}`},
+			{do: "PUT /policy/api/v1/infra/domains/default/groups/g", body: `{"display_name":"again","_revision":{revision}}`, status: 200},
+			{do: "PUT /policy/api/v1/infra/domains/default/groups/g", body: `{"display_name":"again","_revision":{revision}}`, status: 412, want: `{"error_message":"*Fetch the latest copy of the object and retry"}`},
+			{do: "GET /policy/api/v1/infra/realized-state/status?intent_path=/infra/domains/default/groups/g", status: 200, want: `{"consolidated_status":{"consolidated_status":"SUCCESS"}}`},
+			{do: "PATCH /policy/api/v1/infra/tier-1s/t1", body: `{}`, status: 200},
+			{do: "PATCH /policy/api/v1/infra/tier-1s/t1/locale-services/ls", body: `{}`, status: 200},
+			{do: "DELETE /policy/api/v1/infra/tier-1s/t1", status: 400, want: `{"error_code":500030,"error_message":"*cannot be deleted as either it has children or it is being referenced by other objects path"}`},
+			// While a search's cursor, of digits only, is not the number of results, there is more.
+			{do: "GET /policy/api/v1/search/query?query=resource_type:Group&page_size=250&cursor=", status: 200, want: `{"cursor":"1","result_count":1}`},
+		}},
 		{name: "ansible-for-nsxt: the modules of the Policy", calls: []call{
 			{do: "GET /policy/api/v1/infra/tier-1s", status: 200, want: `{"results":[]}`},
 			{do: "GET /policy/api/v1/infra/tier-1s/t1", status: 404, want: `{"error_code":600}`},

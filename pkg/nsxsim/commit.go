@@ -54,7 +54,7 @@ func (s *Sim) update(by author, k *kind, id string, body document) (*object, *Er
 	if err := s.mayWrite(by, old); err != nil {
 		return nil, err
 	}
-	if revision, ok := body.integer("_revision"); !ok || revision != old.revision {
+	if !body.carries(old.revision) {
 		return nil, s.stale(old)
 	}
 	o, err := s.prepare(k, id, body, old)
@@ -224,7 +224,7 @@ func (s *Sim) mayWrite(by author, o *object) *Error {
 
 func (s *Sim) stale(o *object) *Error {
 	e := &Error{Status: http.StatusPreconditionFailed, Code: codeStaleRevision, Module: "common-services",
-		Message: fmt.Sprintf("The object %s/%s is at revision %d: it was modified by somebody else, or the request carries no revision. Please read it again and retry.",
+		Message: fmt.Sprintf("The object %s/%s is at revision %d: it was modified by somebody else, or the request carries no revision. Fetch the latest copy of the object and retry transaction.",
 			o.kind.name, o.id, o.revision)}
 	if s.quirks.StaleIsConflict {
 		e.Status = http.StatusConflict

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"strconv"
 )
 
 // document is one JSON object as a client sent it: its members by name, each
@@ -68,6 +69,16 @@ func (d document) integer(name string) (int64, bool) {
 	var n int64
 	ok := d.get(name, &n)
 	return n, ok
+}
+
+// carries tells whether the document has this _revision, as a number or, as NSX takes
+// it too, as a string.
+func (d document) carries(revision int64) bool {
+	if text := d.str("_revision"); text != "" {
+		return text == strconv.FormatInt(revision, 10)
+	}
+	n, ok := d.integer("_revision")
+	return ok && n == revision
 }
 
 func (d document) object(name string) document {

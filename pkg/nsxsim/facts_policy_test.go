@@ -211,7 +211,27 @@ func policyFacts() []fact {
 		fact{fact: "PUT on what exists, without _revision", do: in(func(r policyRig) answer {
 			r.must("PATCH", "/infra/lb-pools/p", "{}")
 			return r.call("PUT", "/infra/lb-pools/p", "{}")
-		}), status: 412, code: "206"},
+		}), status: 400, code: "500127", body: `{"module_name":"Policy","error_message":"Cannot create an object with path=[/infra/lb-pools/p] as it already exists."}`},
+		fact{fact: "_revision may be a string", do: in(func(r policyRig) answer {
+			r.must("PATCH", "/infra/lb-pools/p", "{}")
+			return r.call("PUT", "/infra/lb-pools/p", doc{"_revision": "0"})
+		}), status: 200, body: `{"_revision":1}`},
+		fact{fact: "a stale _revision may be a string", do: in(func(r policyRig) answer {
+			r.must("PATCH", "/infra/lb-pools/p", "{}")
+			return r.call("PUT", "/infra/lb-pools/p", doc{"_revision": "7"})
+		}), status: 412, code: "206", body: `{"error_message":"*Fetch the latest copy of the object and retry"}`},
+		fact{fact: "ip-allocations: PUT is idempotent, whatever the revision", do: in(func(r policyRig) answer {
+			path := allocation(r)
+			r.must("PUT", path, "{}")
+			r.must("PUT", path, "{}")
+			return r.call("PUT", path, doc{"_revision": 7})
+		}), status: 200, body: `{"_revision":0,"id":"a"}`},
+		fact{fact: "ip-allocations: one that is made is not updated", do: in(func(r policyRig) answer {
+			path := allocation(r)
+			r.must("PUT", path, doc{"allocation_ip": "10.9.0.2"})
+			r.must("PATCH", path, doc{"allocation_ip": "10.9.0.1", "description": "other"})
+			return r.call("GET", path, nil)
+		}), status: 200, body: `{"_revision":0,"allocation_ip":"10.9.0.2","description":null}`},
 		fact{fact: "access_list_control names a group by path", do: in(func(r policyRig) answer {
 			r.must("PATCH", "/infra/domains/default/groups/g", "{}")
 			r.must("PATCH", "/infra/lb-virtual-servers/v", virtualServer("10.1.0.1", "80", doc{"access_list_control": doc{"action": "DROP", "enabled": true, "group_path": "/infra/domains/default/groups/g"}}))

@@ -394,7 +394,7 @@ var (
 			{name: "scope", shape: stringShape, max: 128},
 			{name: "tag", shape: stringShape, max: 256},
 		}},
-		{name: "_revision", shape: intShape},
+		{name: "_revision", shape: intShape, orText: true},
 		{name: "_create_time", readOnly: true},
 		{name: "_create_user", readOnly: true},
 		{name: "_last_modified_time", readOnly: true},

@@ -14,8 +14,9 @@ const policyUser = "nsx_policy"
 
 // Error codes of the Policy API, as NSX's own clients know them.
 const (
-	codePolicyPath  = 500012 // a path that names nothing
-	codePolicyInUse = 500030
+	codePolicyPath   = 500012 // a path that names nothing
+	codePolicyInUse  = 500030
+	codePolicyExists = 500127 // a PUT without a revision on what is there
 )
 
 // Error codes of the Policy API that no reference settles.

@@ -171,7 +171,7 @@ func (s *Sim) applyOp(by author, op treeOp) *Error {
 		return s.removeIntent(by, op.path, false)
 	}
 	if old := s.store.get(op.kind.name, op.path); old != nil && op.strict {
-		if revision, ok := op.patch.integer("_revision"); ok && revision != old.revision {
+		if op.patch.has("_revision") && !op.patch.carries(old.revision) {
 			return s.stale(old)
 		}
 	}

@@ -25,13 +25,17 @@ func (s *Sim) childrenOf(path string, k Kind) []*object {
 }
 
 // putIntent creates the object at a path or, if the body carries its present
-// revision, replaces it whole.
+// revision, replaces it whole. One without a revision means to create it.
 func (s *Sim) putIntent(by author, k *policyKind, path string, body document) (*object, *Error) {
 	old := s.store.get(k.name, path)
-	if old != nil {
-		if revision, ok := body.integer("_revision"); !ok || revision != old.revision {
-			return nil, s.stale(old)
-		}
+	switch {
+	case old == nil:
+	case k.name == KindPolicyIPAllocation:
+		return old, nil // made once, and never changed
+	case !body.has("_revision"):
+		return nil, refusePolicy(codePolicyExists, "Cannot create an object with path=[%s] as it already exists.", path)
+	case !body.carries(old.revision):
+		return nil, s.stale(old)
 	}
 	return s.storeIntent(by, k, path, body, old, "")
 }
@@ -42,6 +46,9 @@ func (s *Sim) patchIntent(by author, k *policyKind, path string, patch document)
 	old := s.store.get(k.name, path)
 	doc := document{}
 	if old != nil {
+		if k.name == KindPolicyIPAllocation {
+			return old, nil
+		}
 		doc = old.doc.clone()
 	}
 	for name, raw := range patch {

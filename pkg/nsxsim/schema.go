@@ -34,6 +34,7 @@ type field struct {
 	check    func(any) string // says what is wrong with a value (string or int64), or ""
 	types    []string         // resource types that have the field; none means all
 	since    release          // the first release that knows the field; zero: all do
+	orText   bool             // an integer that may come as a string of one
 	ref      []Kind           // a string, or list of strings, that are ids of objects of one of these kinds
 	fields   []field          // members of an object, or of each object of a list
 	item     *field           // what each value of a list of plain values is
@@ -92,11 +93,19 @@ func (f *field) conformValue(raw json.RawMessage, resourceType, name string) (js
 		}
 		return raw, f.problemsOfString(s, name)
 	case boolShape:
+		// As NSX's parser does, it takes strings of them: its own manuals send such.
+		switch string(raw) {
+		case `"true"`, `"false"`:
+			return raw[1 : len(raw)-1], nil
+		}
 		var b bool
 		if json.Unmarshal(raw, &b) != nil {
 			return raw, []string{name + " must be true or false"}
 		}
 	case intShape:
+		if f.orText && len(raw) > 2 && raw[0] == '"' {
+			raw = raw[1 : len(raw)-1]
+		}
 		var n int64
 		if json.Unmarshal(raw, &n) != nil {
 			return raw, []string{name + " must be an integer"}
