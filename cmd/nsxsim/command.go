@@ -56,8 +56,8 @@ func newCommand() *cobra.Command {
 		Use:   "nsxsim",
 		Short: "A simulated NSX-T manager",
 		Long: `nsxsim simulates an NSX-T manager: the Manager API (/api/v1) and the Policy API (/policy/api/v1) as load balancer
-controllers use them, what vcsim is for vCenter. It starts as a fresh NSX: an edge cluster, a tier-0 router and the system's own profiles and monitors;
-an inventory adds to that. When it is ready it prints one line:
+controllers use them, what vcsim is for vCenter. It starts as a fresh NSX: an edge cluster, a tier-0 router and the
+system's own profiles and monitors; an inventory adds to that. When it is ready it prints one line:
 
   nsxsim is ready: url=https://127.0.0.1:41367 ca=/tmp/nsxsim-1234/ca.crt username=admin
 
@@ -68,7 +68,7 @@ POST pause and resume; GET and DELETE journal; GET state, a snapshot, which is a
 restores a snapshot; POST state, which adds an inventory.`,
 		Example: `  # A manager for a client under test
   nsxsim --addr 127.0.0.1:8443 --ca-out ca.crt --inventory inventory.yaml -v
-  curl --cacert ca.crt -u admin:VMware1!VMware1! https://127.0.0.1:8443/api/v1/loadbalancer/services
+  curl --cacert ca.crt -u 'admin:VMware1!VMware1!' https://127.0.0.1:8443/api/v1/loadbalancer/services
 
   # Virtual servers that really listen, for nodes on loopback addresses
   nsxsim --inventory inventory.yaml --dataplane=userspace --snat-address 127.9.0.1 --allow-loopback-members

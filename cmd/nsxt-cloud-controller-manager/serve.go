@@ -102,7 +102,8 @@ func audit(w http.ResponseWriter, r *http.Request, p provider) {
 	w.WriteHeader(status)
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
-	_ = e.Encode(answer) // who asked may be gone: nobody to tell
+	e.SetEscapeHTML(false) // people read "81->30081"
+	_ = e.Encode(answer)   // who asked may be gone: nobody to tell
 }
 
 // auditAnswer is the body of an answer to POST /audit.
@@ -125,7 +126,7 @@ type auditFinding struct {
 }
 
 func newAuditAnswer(r lb.AuditReport) auditAnswer {
-	a := auditAnswer{Mode: r.Mode, Started: r.Started.UTC(), Took: r.Duration.String(), Found: []auditFinding{}}
+	a := auditAnswer{Mode: r.Mode, Started: r.Started.UTC().Truncate(time.Millisecond), Took: r.Duration.Round(time.Millisecond).String(), Found: []auditFinding{}}
 	for _, e := range r.Entries {
 		f := auditFinding{Action: e.Action, Kind: string(e.Kind), ID: e.ID, Service: e.Service, What: e.What, By: e.Edit.By}
 		if e.Edit.By != "" {
