@@ -273,7 +273,7 @@ type Class struct {
 	// LoadBalancerServices are the NSX ids or display names of existing load
 	// balancer services to put virtual servers in. They are never deleted.
 	LoadBalancerServices []string `yaml:"loadBalancerServices"`
-	// Tier1Gateways are the gateways on which load balancer services are made
+	// Tier1Gateways are the gateways on which load-balancer services are made
 	// as needed, and deleted when empty.
 	Tier1Gateways []Tier1Gateway `yaml:"tier1Gateways"`
 	// ApplicationProfiles are the NSX application profiles of virtual servers.
@@ -297,20 +297,20 @@ type Class struct {
 	Algorithm Algorithm `yaml:"algorithm" default:"ROUND_ROBIN"`
 }
 
-// Tier1Gateway is a gateway on which load balancer services are made.
+// Tier1Gateway is a gateway on which load-balancer services are made.
 type Tier1Gateway struct {
 	// ID is the NSX id or display name of the tier-1 gateway. It needs an edge
-	// cluster, and must advertise load balancer VIPs to be reached.
+	// cluster, and must advertise load-balancer VIPs to be reached.
 	ID string `yaml:"id" required:"true"`
-	// Size is the size of the load balancer service made on it.
+	// Size is the size of the load-balancer service made on it.
 	Size Size `yaml:"size" default:"SMALL"`
 }
 
-// Size is the size of an NSX load balancer service, which sets how many
+// Size is the size of an NSX load-balancer service, which sets how many
 // virtual servers, pools and members it can hold.
 type Size string
 
-// The sizes of load balancer services.
+// The sizes of load-balancer services.
 const (
 	SizeSmall  Size = "SMALL"
 	SizeMedium Size = "MEDIUM"

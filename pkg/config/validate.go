@@ -172,7 +172,7 @@ func (v validator) class(path string, c *Class, lb *LoadBalancer) {
 		v.check(len(c.LoadBalancerServices)+len(c.Tier1Gateways) > 0, path,
 			"needs a place for virtual servers: loadBalancerServices or tier1Gateways")
 		v.check(len(c.LoadBalancerServices) == 0 || len(c.Tier1Gateways) == 0, services,
-			"cannot go with tier1Gateways: a class uses either existing load balancer services or its own")
+			"cannot go with tier1Gateways: a class uses either existing load-balancer services or its own")
 	}
 	for i, service := range c.LoadBalancerServices {
 		v.object(fmt.Sprintf("%s[%d]", services, i), service)
@@ -220,7 +220,7 @@ func (v validator) gatewaySizes(path string, classes []Class) {
 				continue
 			}
 			v.check(gateway.Size == other.size, fmt.Sprintf("%s[%d].tier1Gateways[%d].size", path, i, j),
-				"%s differs from %s in class %q; a gateway has one load balancer service", gateway.Size, other.size, other.class)
+				"%s differs from %s in class %q; a gateway has one load-balancer service", gateway.Size, other.size, other.class)
 		}
 	}
 }
