@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"time"
 )
 
@@ -37,10 +38,15 @@ func probe(ctx context.Context, dial dialFunc, source netip.Addr, m *Monitor, ta
 	default:
 		err = fmt.Errorf("monitor type %q: %w", m.Type, ErrInvalid)
 	}
-	if err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded) {
+	// A dial looks at the clock by itself, and may be over a moment before ctx is.
+	if err != nil && (timedOut(ctx.Err()) || timedOut(err)) {
 		return fmt.Errorf("%s %v: no answer within %v", m.Type, target, m.Timeout)
 	}
 	return err
+}
+
+func timedOut(err error) bool {
+	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 // dialFunc connects to a target from the load balancer's address.

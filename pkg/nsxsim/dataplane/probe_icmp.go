@@ -74,11 +74,29 @@ func openICMP(source, target netip.Addr) (*icmp.PacketConn, net.Addr, error) {
 	raw, rawErr := icmp.ListenPacket(networks[1], local)
 	switch {
 	case rawErr == nil:
+		onlyReplies(raw)
 		return raw, &net.IPAddr{IP: target.AsSlice(), Zone: target.Zone()}, nil
 	case errors.Is(rawErr, os.ErrPermission) || errors.Is(rawErr, syscall.EPROTONOSUPPORT) || errors.Is(rawErr, syscall.EAFNOSUPPORT):
 		return nil, nil, fmt.Errorf("%w: %w", errUnprobed, errors.Join(err, rawErr))
 	}
 	return nil, nil, fmt.Errorf("ICMP %v: %w", target, rawErr)
+}
+
+// onlyReplies keeps from a raw socket all but echo replies, lest what comes to the host crowd out the one that is waited
+// for. Where the host cannot, that may happen: the next probe comes soon.
+func onlyReplies(conn *icmp.PacketConn) {
+	if c := conn.IPv4PacketConn(); c != nil {
+		var f ipv4.ICMPFilter
+		f.SetAll(true)
+		f.Accept(ipv4.ICMPTypeEchoReply)
+		_ = c.SetICMPFilter(&f)
+	}
+	if c := conn.IPv6PacketConn(); c != nil {
+		var f ipv6.ICMPFilter
+		f.SetAll(true)
+		f.Accept(ipv6.ICMPTypeEchoReply)
+		_ = c.SetICMPFilter(&f)
+	}
 }
 
 func addressOf(a net.Addr) netip.Addr {

@@ -10,9 +10,13 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/net/ipv4"
 )
 
 // listening serves each connection to it with a function, and gives where it listens.
@@ -34,7 +38,7 @@ func listening(t *testing.T, config *tls.Config, serve func(net.Conn)) netip.Add
 			if err != nil {
 				return
 			}
-			conn.SetDeadline(time.Now().Add(10 * time.Second))
+			conn.SetDeadline(time.Now().Add(time.Minute))
 			serve(conn)
 			conn.Close()
 		}
@@ -42,16 +46,13 @@ func listening(t *testing.T, config *tls.Config, serve func(net.Conn)) netip.Add
 	return netip.MustParseAddrPort(l.Addr().String())
 }
 
-// look probes a target as a monitor with NSX's defaults does, but for a shorter timeout.
+// look probes a target as a monitor with NSX's defaults does.
 func look(t *testing.T, m Monitor, target netip.AddrPort) error {
 	t.Helper()
 	p := Pool{Monitors: []Monitor{m}}.withDefaults()
 	p.ID = "pool"
 	if err := p.check(); err != nil {
 		t.Fatal(err)
-	}
-	if m.Timeout == 0 {
-		p.Monitors[0].Timeout = 5 * time.Second
 	}
 	return probe(t.Context(), dialAny, netip.Addr{}, &p.Monitors[0], target)
 }
@@ -93,6 +94,20 @@ func TestTCPProbes(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// A dial that gives up by its own clock is a probe without an answer, too.
+func TestProbeWhoseDialTakesTooLong(t *testing.T) {
+	for _, late := range []error{os.ErrDeadlineExceeded, context.DeadlineExceeded} {
+		dial := func(context.Context, string, netip.AddrPort) (net.Conn, error) {
+			return nil, &net.OpError{Op: "dial", Net: "tcp", Err: late}
+		}
+		m := &Monitor{Type: MonitorTCP, Timeout: time.Hour}
+		err := probe(t.Context(), dial, netip.Addr{}, m, netip.MustParseAddrPort("127.0.0.1:80"))
+		if err := explained(err, "TCP 127.0.0.1:80: no answer within 1h0m0s"); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
@@ -206,7 +221,9 @@ func TestProbesWithoutAPort(t *testing.T) {
 
 func TestICMPProbes(t *testing.T) {
 	for _, target := range []string{"127.0.0.1", "::1"} {
-		err := probeICMP(t.Context(), netip.Addr{}, netip.MustParseAddr(target), 56)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		err := probeICMP(ctx, netip.Addr{}, netip.MustParseAddr(target), 56)
 		if errors.Is(err, errUnprobed) {
 			t.Logf("%s: %v", target, err) // what comes of it then, TestUnprobedCountsAsASuccess tells
 			continue
@@ -214,6 +231,25 @@ func TestICMPProbes(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s: %v", target, err)
 		}
+	}
+}
+
+// What else comes to the host does not fill a raw socket's buffer while it waits for the reply.
+func TestRawSocketsGetRepliesOnly(t *testing.T) {
+	conn, to, err := openICMP(netip.Addr{}, netip.MustParseAddr("127.0.0.1"))
+	if err != nil {
+		t.Skip(err)
+	}
+	defer conn.Close()
+	if _, raw := to.(*net.IPAddr); !raw || runtime.GOOS != "linux" {
+		t.Skip("the kernel picks out the replies of ping sockets by itself; on other systems it cannot be told to")
+	}
+	filter, err := conn.IPv4PacketConn().ICMPFilter()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if filter.WillBlock(ipv4.ICMPTypeEchoReply) || !filter.WillBlock(ipv4.ICMPTypeDestinationUnreachable) {
+		t.Errorf("the filter is %+v", filter)
 	}
 }
 
