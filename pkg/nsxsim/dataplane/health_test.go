@@ -27,7 +27,7 @@ const (
 func (s *scene) monitored(m dataplane.Monitor) dataplane.VirtualServer {
 	m.ID, m.Interval = "monitor", interval
 	if m.Timeout == 0 {
-		m.Timeout = 2 * time.Second
+		m.Timeout = patience
 	}
 	return s.with(func(vs *dataplane.VirtualServer) { vs.Pool.Monitors = []dataplane.Monitor{m} })
 }
@@ -104,9 +104,12 @@ func TestUDPFlowLeavesAMemberThatIsDown(t *testing.T) {
 		}
 	}
 	memberStates(t, s.plane, want...)
-	if name, _, _, err := ask(conn, "ping", patience); err != nil || name != other {
-		t.Errorf("the flow went on to %q, %v; want %q", name, err, other)
-	}
+	eventually(t, func() error { // the flow ends a moment after the status says that its member is DOWN
+		if name, _, _, err := ask(conn, "ping", time.Second); err != nil || name != other {
+			return fmt.Errorf("the flow went on to %q, %v; want %q", name, err, other)
+		}
+		return nil
+	})
 }
 
 func TestMonitorTypes(t *testing.T) {
@@ -382,6 +385,50 @@ func TestEditedMonitorKeepsTheVerdict(t *testing.T) {
 	// And without monitors all members are UP.
 	apply(t, s.plane, s.vs)
 	memberStates(t, s.plane, up, up)
+}
+
+// restlessClock moves on with each look at it.
+type restlessClock struct{ *clocktesting.FakeClock }
+
+func (c restlessClock) Now() time.Time {
+	c.Step(time.Millisecond)
+	return c.FakeClock.Now()
+}
+
+func TestHealthChangesWithTheProbeThatShowsIt(t *testing.T) {
+	s := newScene(t, dataplane.TCP, dataplane.Options{Clock: restlessClock{clocktesting.NewFakeClock(time.Now())}, Housekeeping: time.Hour})
+	vs := s.monitored(dataplane.Monitor{Type: dataplane.MonitorTCP})
+	vs.Pool.Monitors[0].Interval = time.Hour
+	apply(t, s.plane, vs)
+	memberStates(t, s.plane, up, up)
+	for _, m := range s.plane.Status().Pools[0].Members {
+		if !m.LastChange.Equal(m.LastCheck) {
+			t.Errorf("%v was checked at %v and changed at %v", m.Address, m.LastCheck, m.LastChange)
+		}
+	}
+}
+
+// Who is told that health has changed can act before others see it.
+func TestHealthChangedComesBeforeTheStatus(t *testing.T) {
+	told := make(chan struct{})
+	s := newScene(t, dataplane.TCP, dataplane.Options{HealthChanged: sync.OnceFunc(func() { told <- struct{}{} })})
+	vs := s.monitored(dataplane.Monitor{Type: dataplane.MonitorTCP})
+	vs.Pool.Members = vs.Pool.Members[:1]
+	apply(t, s.plane, vs)
+	seen := make(chan struct{})
+	go func() {
+		defer close(seen)
+		for s.plane.Status().Pools[0].Members[0].State != up {
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	select {
+	case <-seen:
+		t.Error("the status has it before")
+	case <-time.After(50 * time.Millisecond):
+	}
+	<-told
+	<-seen
 }
 
 func TestHealthChangesAreLogged(t *testing.T) {

@@ -35,7 +35,8 @@ type Options struct {
 	// Housekeeping is how often unbound ports are retried, and idle connections and expired persistence
 	// looked for; 0: 1 s.
 	Housekeeping time.Duration
-	// HealthChanged, if given, is called when probes have changed a member's health. It must not wait, nor call the Plane.
+	// HealthChanged, if given, is called when probes have changed a member's health, before Status tells of it. It must not
+	// wait, nor call the Plane.
 	HealthChanged func()
 	// Clock for intervals and expiry; nil: the real one. Deadlines of network calls are always real.
 	Clock clock.WithTicker

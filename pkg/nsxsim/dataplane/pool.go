@@ -48,6 +48,7 @@ func newPool(plane *Plane, id string) *pool {
 // apply makes cfg the desired state.
 func (p *pool) apply(cfg *Pool, inUse bool) {
 	p.mu.Lock()
+	now := p.plane.clock.Now()
 	var cut []*session
 	old := p.byKey
 	p.cfg, p.inUse = cfg, inUse
@@ -63,7 +64,7 @@ func (p *pool) apply(cfg *Pool, inUse bool) {
 		p.members = append(p.members, mem)
 		p.byKey[key] = mem
 		p.monitor(mem)
-		if p.judge(mem) && !known {
+		if mem.judge(now) && !known {
 			mem.changed = time.Time{} // how it begins is no change
 		}
 		if !mem.up {
@@ -129,28 +130,29 @@ func (m *member) stopProbers() {
 // record takes the outcome of a probe.
 func (p *pool) record(pr *prober, err error) {
 	p.mu.Lock()
+	now := p.plane.clock.Now()
 	if pr.member.probers[pr.monitor.ID] != pr {
 		p.mu.Unlock()
 		return // replaced while it probed
 	}
-	pr.verdict.record(&pr.monitor, err, p.plane.clock.Now())
-	changed, up, cause := p.judge(pr.member), pr.member.up, p.failureCause(pr.member)
+	pr.verdict.record(&pr.monitor, err, now)
+	changed, up, cause := pr.member.judge(now), pr.member.up, p.failureCause(pr.member)
 	var cut []*session
 	if !up {
 		cut = pr.member.sessionsOf(UDP)
 	}
+	if changed && p.plane.opts.HealthChanged != nil {
+		p.plane.opts.HealthChanged() // before anybody sees it
+	}
 	p.mu.Unlock()
 	abortAll(cut)
 	if changed {
-		if p.plane.opts.HealthChanged != nil {
-			p.plane.opts.HealthChanged()
-		}
 		p.plane.opts.Logger.V(1).Info("Member health changed", "pool", p.id, "member", pr.member.key, "up", up, "cause", cause)
 	}
 }
 
 // judge sums up the verdicts on a member and tells whether that changes its health.
-func (p *pool) judge(m *member) bool {
+func (m *member) judge(now time.Time) bool {
 	up := true
 	for _, pr := range m.probers {
 		up = up && pr.verdict.up
@@ -158,7 +160,7 @@ func (p *pool) judge(m *member) bool {
 	if up == m.up {
 		return false
 	}
-	m.up, m.changed = up, p.plane.clock.Now()
+	m.up, m.changed = up, now
 	return true
 }
 
