@@ -25,7 +25,8 @@ func (l *oneConn) Accept() (conn net.Conn, err error) {
 func (l *oneConn) Close() error   { return nil }
 func (l *oneConn) Addr() net.Addr { return l.conn.LocalAddr() }
 
-// clientConn is a client's connection whose bytes are counted.
+// clientConn is a client's connection whose bytes are counted: those to send before they are, so that who has an answer
+// finds it counted.
 type clientConn struct {
 	net.Conn
 	session *session
@@ -40,15 +41,15 @@ func (c *clientConn) Read(p []byte) (int, error) {
 
 func (c *clientConn) Write(p []byte) (int, error) {
 	c.session.touch()
-	n, err := c.Conn.Write(p)
-	c.session.countOut(n)
-	return n, err
+	c.session.countOut(len(p))
+	return c.Conn.Write(p)
 }
 
 // CloseWrite lets net/http end a connection so that the client can read the last answer.
 func (c *clientConn) CloseWrite() error { return c.Conn.(*net.TCPConn).CloseWrite() }
 
-// memberConn is a connection to a member, which must send something in time and whose bytes are counted.
+// memberConn is a connection to a member, which must send something in time, from the request on, and whose bytes are
+// counted.
 type memberConn struct {
 	net.Conn
 	session *session
@@ -56,14 +57,17 @@ type memberConn struct {
 }
 
 func (c *memberConn) Read(p []byte) (int, error) {
-	c.Conn.SetReadDeadline(time.Now().Add(c.timeout))
+	c.await()
 	n, err := c.Conn.Read(p)
 	c.session.countOut(n)
 	return n, err
 }
 
 func (c *memberConn) Write(p []byte) (int, error) {
-	n, err := c.Conn.Write(p)
-	c.session.countIn(n)
-	return n, err
+	c.await() // also for a Read that waits since the answer before
+	c.session.countIn(len(p))
+	return c.Conn.Write(p)
 }
+
+// await lets the time begin in which the member must send something.
+func (c *memberConn) await() { c.Conn.SetReadDeadline(time.Now().Add(c.timeout)) }
