@@ -44,9 +44,6 @@ func httpScene(t *testing.T, h dataplane.HTTP) (*scene, *http.Client) {
 		}
 		body, _ := io.ReadAll(r.Body)
 		fmt.Fprintf(w, "%s %s %s host=%s for=%v", r.Method, r.URL, body, r.Host, r.Header["X-Forwarded-For"])
-		if r.URL.Path == "/close" {
-			w.Header().Set("Connection", "close")
-		}
 	}))
 	member.Listener.Close()
 	member.Listener = listener
@@ -161,6 +158,7 @@ func TestLayer7PassesUpgradesOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(patience))
 	fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n")
 	in := bufio.NewReader(conn)
 	resp, err := http.ReadResponse(in, nil)

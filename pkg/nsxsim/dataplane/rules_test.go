@@ -568,7 +568,16 @@ func TestTLSToClientsAndMembers(t *testing.T) {
 // What clients and members may do, and how long.
 func TestHTTPLimits(t *testing.T) {
 	w := newWebScene(t, dataplane.Options{}, nil)
-	silent := newBackend(t, w.addr(50), w.freePort(t, w.addr(50))) // greets, which is no answer, and then waits
+	babbler := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		io.WriteString(conn, "what?\n")
+	}))
+	defer babbler.Close()
 	mute, err := net.Listen("tcp", netip.AddrPortFrom(w.addr(51), 0).String())
 	if err != nil {
 		t.Fatal(err)
@@ -597,7 +606,8 @@ func TestHTTPLimits(t *testing.T) {
 		t.Errorf("a member that is silent: %s", resp.Status)
 	}
 	w.set(t, dataplane.HTTP{}, func(vs *dataplane.VirtualServer) {
-		vs.Pool = &dataplane.Pool{ID: "wrong", Members: members(silent), Passive: &dataplane.Passive{MaxFails: 1}}
+		at := netip.MustParseAddrPort(babbler.Listener.Addr().String())
+		vs.Pool = &dataplane.Pool{ID: "wrong", Members: []dataplane.Member{{Address: at.Addr(), Port: at.Port()}}, Passive: &dataplane.Passive{MaxFails: 1}}
 	})
 	if resp, _ := send(t, visitor(), w, "GET /"); resp.StatusCode != 502 {
 		t.Errorf("a member that speaks no HTTP: %s", resp.Status)
