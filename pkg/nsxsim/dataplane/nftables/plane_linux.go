@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,7 +20,8 @@ import (
 type Plane struct {
 	opts    dataplane.Options
 	health  *dataplane.Plane // checks all pools, and serves layer 7
-	changed chan struct{}    // holds one token: members' health is another
+	stale   atomic.Bool      // members' health is another than the kernel was told
+	changed chan struct{}    // holds one token: stale became true
 	cancel  context.CancelFunc
 	running sync.WaitGroup
 
@@ -61,6 +63,7 @@ func New(opts dataplane.Options) (*Plane, error) {
 	}
 	inner := opts
 	inner.HealthChanged = func() {
+		p.stale.Store(true)
 		select {
 		case p.changed <- struct{}{}:
 		default:
@@ -139,7 +142,7 @@ func (p *Plane) keepUp(ctx context.Context) {
 			return
 		case <-p.changed:
 			p.mu.Lock()
-			err = p.sync()
+			err = p.follow()
 			p.mu.Unlock()
 		case <-ticker.C():
 			p.mu.Lock()
@@ -153,6 +156,14 @@ func (p *Plane) keepUp(ctx context.Context) {
 			p.opts.Logger.Error(err, "Following the health of members")
 		}
 	}
+}
+
+// follow brings the kernel to the members' health, if that has changed.
+func (p *Plane) follow() error {
+	if !p.stale.Swap(false) {
+		return nil
+	}
+	return p.sync()
 }
 
 // Close cuts all connections, and removes the tables and the addresses.

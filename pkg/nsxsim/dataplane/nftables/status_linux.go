@@ -7,13 +7,16 @@ import (
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim/dataplane"
 )
 
-// Status of all that the last Config names.
+// Status of all that the last Config names. A member that it tells to be DOWN gets nothing new any more.
 func (p *Plane) Status() dataplane.Status {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	st := p.health.Status()
 	if p.closed {
 		return st
+	}
+	if err := p.follow(); err != nil {
+		p.opts.Logger.Error(err, "Following the health of members")
 	}
 	if err := errors.Join(p.ledger.look(p.by), p.visit()); err != nil {
 		p.opts.Logger.Error(err, "Reading counters")
