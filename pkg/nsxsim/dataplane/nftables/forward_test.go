@@ -215,10 +215,11 @@ func TestIdleTimeout(t *testing.T) {
 	shortUDP := web(udp, idle(2*time.Second), func(vs *dataplane.VirtualServer) { vs.ID = "udp" })
 	long := web(func(vs *dataplane.VirtualServer) { vs.ID, vs.Ports[0].Listen = "long", 81 })
 	apply(t, p, short, shortUDP, long)
-	tcp, flow, stays := w.dial(t, "tcp", clientA, vip+":80"), w.dial(t, "udp", clientA, vip+":80"), w.dial(t, "tcp", clientA, vip+":81")
-	first := flow.member()
-	tcp.member()
+	stays := w.dial(t, "tcp", clientA, vip+":81")
 	stays.member()
+	flow := w.dial(t, "udp", clientA, vip+":80")
+	first := flow.member()
+	tcp := w.dial(t, "tcp", clientA, vip+":80")
 	count := func(i int) uint64 { return p.Status().VirtualServers[i].Counters.CurrentConnections }
 	eventually(t, "those with a short time-out are gone", func() bool { return count(0) == 0 && count(1) == 0 })
 	if got := flow.member(); got == first {

@@ -24,7 +24,7 @@ import (
 )
 
 // patience is how long a host waits for an answer that should come.
-const patience = 5 * time.Second
+const patience = 30 * time.Second
 
 // silence is how long nothing must come when nothing should.
 const silence = 150 * time.Millisecond
@@ -155,18 +155,31 @@ func dial(d Dial) (net.Conn, error) {
 	if d.Short {
 		dialer.Timeout = silence
 	}
-	if d.From != "" {
-		from, err := netip.ParseAddrPort(d.From)
-		if err != nil {
-			from = netip.AddrPortFrom(netip.MustParseAddr(d.From), 0)
-		}
-		if d.Network == "udp" {
-			dialer.LocalAddr = net.UDPAddrFromAddrPort(from)
-		} else {
-			dialer.LocalAddr = net.TCPAddrFromAddrPort(from)
-		}
+	switch {
+	case d.From == "":
+	case d.Network == "udp":
+		return dialUDP(dialer, d)
+	default:
+		dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(d.From), 0))
 	}
 	return dialer.Dial(d.Network, d.To)
+}
+
+// flows counts the UDP flows of this host.
+var flows atomic.Uint32
+
+// dialUDP gives each flow a port that no other had for long: one of a port of the kernel's choice, which may have been
+// another's a moment ago, is that one to the edge.
+func dialUDP(dialer net.Dialer, d Dial) (net.Conn, error) {
+	const first, n = 1024, 28 << 10 // below those of the kernel's choice
+	for {
+		from := netip.AddrPortFrom(netip.MustParseAddr(d.From), uint16(first+flows.Add(1)%n))
+		dialer.LocalAddr = net.UDPAddrFromAddrPort(from)
+		conn, err := dialer.Dial(d.Network, d.To)
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			return conn, err
+		}
+	}
 }
 
 // Ask is something to send on a connection.
@@ -243,14 +256,18 @@ type Ping struct {
 	Short bool // silence is what is awaited
 }
 
-// Ping sends it and awaits the answer.
+// Ping sends it and awaits the answer to it, and to no earlier one.
 func (h *Host) Ping(p Ping, a *Answer) error {
+	h.mu.Lock()
+	h.last++
+	sequence := h.last % (1 << 16)
+	h.mu.Unlock()
 	conn, err := icmp.ListenPacket("ip4:icmp", "0.0.0.0")
 	if err != nil {
 		return err
 	}
 	defer conn.Close()
-	echo := icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: 7, Seq: 1, Data: []byte("ping")}}
+	echo := icmp.Message{Type: ipv4.ICMPTypeEcho, Body: &icmp.Echo{ID: 7, Seq: sequence, Data: []byte("ping")}}
 	b, err := echo.Marshal(nil)
 	if err != nil {
 		return err
@@ -273,8 +290,10 @@ func (h *Host) Ping(p Ping, a *Answer) error {
 			return nil
 		}
 		if m, err := icmp.ParseMessage(1, buf[:n]); err == nil && m.Type == ipv4.ICMPTypeEchoReply {
-			a.Text = from.String()
-			return nil
+			if echo, ok := m.Body.(*icmp.Echo); ok && echo.Seq == sequence {
+				a.Text = from.String()
+				return nil
+			}
 		}
 	}
 }

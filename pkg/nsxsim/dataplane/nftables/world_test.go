@@ -306,10 +306,10 @@ func (w *world) spread(t testing.TB, network, from, to string, n int) map[string
 // eventually waits until something holds.
 func eventually(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience)
 	for !holds() {
 		if time.Now().After(deadline) {
-			t.Fatalf("not within 20 s: %s", what)
+			t.Fatalf("not within %v: %s", patience, what)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -317,7 +317,7 @@ func eventually(t testing.TB, what string, holds func() bool) {
 
 func addrOf(s string) netip.Addr { return netip.MustParseAddr(s) }
 
-// traces are the tables and local routes of the edge.
+// traces are the tables and local routes of the edge, but for those that come and go with its cables.
 func traces(t testing.TB) string {
 	t.Helper()
 	var b strings.Builder
@@ -333,7 +333,9 @@ func traces(t testing.TB) string {
 		t.Fatal(err)
 	}
 	for _, r := range routes {
-		fmt.Fprintln(&b, r)
+		if r.Dst == nil || !r.Dst.IP.IsLinkLocalUnicast() && !r.Dst.IP.IsMulticast() {
+			fmt.Fprintln(&b, r)
+		}
 	}
 	return b.String()
 }
