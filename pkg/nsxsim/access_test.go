@@ -16,14 +16,7 @@ import (
 // It gives its port, the same for both.
 func echoServer(t *testing.T) string {
 	t.Helper()
-	tcp, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	udp, err := net.ListenPacket("udp", tcp.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	tcp, udp := listenOnBoth(t, "127.0.0.1")
 	t.Cleanup(func() { tcp.Close(); udp.Close() })
 	go func() {
 		for {
@@ -39,34 +32,37 @@ func echoServer(t *testing.T) string {
 			}()
 		}
 	}()
-	go func() {
-		buf := make([]byte, 1500)
-		for {
-			n, from, err := udp.ReadFrom(buf)
-			if err != nil {
-				return
-			}
-			udp.WriteTo(buf[:n], from)
-		}
-	}()
+	go echo(udp)
 	_, port, _ := net.SplitHostPort(tcp.Addr().String())
 	return port
 }
 
-// talk is a client's connection or flow from an address to 127.0.0.1.
-func talk(t *testing.T, network, from, port string) (net.Conn, error) {
+// echo answers each datagram with the same, until the socket is closed.
+func echo(udp net.PacketConn) {
+	buf := make([]byte, 1500)
+	for {
+		n, from, err := udp.ReadFrom(buf)
+		if err != nil {
+			return
+		}
+		udp.WriteTo(buf[:n], from)
+	}
+}
+
+// talk is a client's connection or flow from an address to a port of vip, on which it is echoed in some time.
+func talk(t *testing.T, network, from, port string, wait time.Duration) (net.Conn, error) {
 	t.Helper()
 	source := netip.AddrPortFrom(netip.MustParseAddr(from), 0)
 	d := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(source)}
 	if network == "udp" {
 		d.LocalAddr = net.UDPAddrFromAddrPort(source)
 	}
-	conn, err := d.Dial(network, "127.0.0.1:"+port)
+	conn, err := d.Dial(network, vip+":"+port)
 	if err != nil {
 		return nil, err
 	}
 	t.Cleanup(func() { conn.Close() })
-	return conn, echoed(conn, 5*time.Second)
+	return conn, echoed(conn, wait)
 }
 
 func echoed(conn net.Conn, wait time.Duration) error {
@@ -89,7 +85,7 @@ func TestAccessListsDecideOverTraffic(t *testing.T) {
 			outer := b.create(groups, doc{"members": []doc{{"op": "EQUALS", "target_type": "NSGroup", "target_property": "id", "value": inner}}})
 			backend, port := echoServer(t), freePort(t)
 			pool := b.create(pools, doc{"members": []doc{{"ip_address": "127.0.0.1", "port": backend}}, "snat_translation": doc{"type": "LbSnatAutoMap"}})
-			body := b.tcpVS("127.0.0.1", []string{port}, doc{"pool_id": pool, "access_list_control": doc{"action": "ALLOW", "enabled": true, "group_id": outer}})
+			body := b.tcpVS(vip, []string{port}, doc{"pool_id": pool, "access_list_control": doc{"action": "ALLOW", "enabled": true, "group_id": outer}})
 			if network == "udp" {
 				body["ip_protocol"] = "UDP"
 				body["application_profile_id"] = b.named(nsxsim.KindApplicationProfile, "default-udp-lb-app-profile")
@@ -97,31 +93,25 @@ func TestAccessListsDecideOverTraffic(t *testing.T) {
 			vs := b.create(servers, body)
 			b.attach(vs)
 
-			letIn := func(from string, _ bool) bool {
-				_, err := talk(t, network, from, port)
-				return err == nil
-			}
-			if network == "udp" { // what is dropped answers nothing
-				letIn = func(from string, want bool) bool {
-					conn, err := net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(from), 0)),
-						net.UDPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:"+port)))
-					if err != nil {
-						t.Fatal(err)
-					}
-					defer conn.Close()
-					wait := 100 * time.Millisecond
-					if want {
-						wait = 2 * time.Second
-					}
-					return echoed(conn, wait) == nil
+			const silence = 100 * time.Millisecond // for which what is dropped answers nothing
+			letIn := func(from string, wait time.Duration) bool {
+				if network == "tcp" { // which is reset
+					wait = patience
 				}
+				_, err := talk(t, network, from, port, wait)
+				return err == nil
 			}
 			expect := func(when string, wantNamed, wantOther bool) {
 				t.Helper()
-				asWanted := func() bool { return letIn(named, wantNamed) == wantNamed && letIn(other, wantOther) == wantOther }
-				waitFor(t, asWanted)
-				if !asWanted() {
-					t.Errorf("%s: it does not stay so", when)
+				waitFor(t, func() bool { return letIn(named, silence) == wantNamed && letIn(other, silence) == wantOther })
+				for from, want := range map[string]bool{named: wantNamed, other: wantOther} {
+					wait := silence
+					if want {
+						wait = patience
+					}
+					if letIn(from, wait) != want {
+						t.Errorf("%s: %s is let in: %t, and a moment ago %t", when, from, !want, want)
+					}
 				}
 			}
 			edit := func(path string, change func(o nsxsim.Object)) {
@@ -140,13 +130,13 @@ func TestAccessListsDecideOverTraffic(t *testing.T) {
 			}
 
 			expect("ALLOW", true, false)
-			old, err := talk(t, network, named, port)
+			old, err := talk(t, network, named, port, patience)
 			if err != nil {
 				t.Fatal(err)
 			}
 			edit(ipsets+"/"+set, func(o nsxsim.Object) { o["ip_addresses"] = []string{"127.0.0.16/28"} })
 			expect("another IPSet", false, true)
-			if err := echoed(old, 5*time.Second); err != nil {
+			if err := echoed(old, patience); err != nil {
 				t.Errorf("a connection that was let in before: %v", err)
 			}
 			control(doc{"action": "DROP"})
@@ -175,9 +165,10 @@ func TestAccessListsOfThePolicyAPI(t *testing.T) {
 	backend := newBackend(t, "one")
 	r.must("PATCH", "/infra/lb-pools/web", doc{"snat_translation": doc{"type": "LBSnatAutoMap"}, "members": []doc{{"ip_address": "127.0.0.1", "port": backend.port}}})
 	const vs, group = "/infra/lb-virtual-servers/", "/infra/domains/default/groups/clients"
-	ports := map[string]string{"tcp": freePort(t), "http": freePort(t)}
+	free := freePorts(t, vip, 2)
+	ports := map[string]string{"tcp": free[0], "http": free[1]}
 	for kind, port := range ports {
-		r.must("PATCH", vs+kind, virtualServer("127.0.0.1", port, doc{"pool_path": "/infra/lb-pools/web", "lb_service_path": "/infra/lb-services/lb",
+		r.must("PATCH", vs+kind, virtualServer(vip, port, doc{"pool_path": "/infra/lb-pools/web", "lb_service_path": "/infra/lb-services/lb",
 			"application_profile_path": "/infra/lb-app-profiles/default-" + kind + "-lb-app-profile",
 			"access_list_control":      doc{"action": "DROP", "enabled": true, "group_path": group}}))
 	}
@@ -230,7 +221,7 @@ func TestAccessListsOfOldReleases(t *testing.T) {
 	b := newBench(t, nsxsim.Options{Version: "2.5", DataPlane: &dataplane.Options{}})
 	backend, port := newBackend(t, "one"), freePort(t)
 	pool := b.create(pools, doc{"members": []doc{{"ip_address": "127.0.0.1", "port": backend.port}}, "snat_translation": doc{"type": "LbSnatAutoMap"}})
-	vs := b.ok("POST", servers, b.tcpVS("127.0.0.1", []string{port}, doc{"pool_id": pool,
+	vs := b.ok("POST", servers, b.tcpVS(vip, []string{port}, doc{"pool_id": pool,
 		"access_list_control": doc{"action": "ALLOW", "enabled": true, "group_id": "nope"}}))
 	if vs["access_list_control"].(doc)["group_id"] != "nope" {
 		t.Errorf("the field was not kept: %v", vs)

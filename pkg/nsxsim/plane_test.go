@@ -1,13 +1,17 @@
 package nsxsim_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strconv"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -37,21 +41,52 @@ func newBackend(t *testing.T, name string) *backend {
 	return b
 }
 
-// freePort gives a port that nobody listens on now.
+// vip is the address of virtual servers that really serve: one of this process's own, so that nobody else listens on a port
+// of it that is free.
+var vip = netip.AddrFrom4([4]byte{127, byte(64 + rand.IntN(160)), byte(rand.IntN(256)), 1}).String()
+
+// freePort gives a port of vip that nobody listens on now.
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	return freePorts(t, vip, 1)[0]
+}
+
+// freePorts gives ports of an address that nobody listens on now.
+func freePorts(t *testing.T, address string, n int) []string {
+	t.Helper()
+	var ports []string
+	for range n {
+		tcp, udp := listenOnBoth(t, address)
+		defer tcp.Close() // when all are chosen
+		defer udp.Close()
+		ports = append(ports, strconv.Itoa(tcp.Addr().(*net.TCPAddr).Port))
 	}
-	defer l.Close()
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	return ports
+}
+
+// listenOnBoth listens on the same port for TCP and UDP.
+func listenOnBoth(t *testing.T, address string) (net.Listener, net.PacketConn) {
+	t.Helper()
+	for {
+		tcp, err := net.Listen("tcp", net.JoinHostPort(address, "0"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		udp, err := net.ListenPacket("udp", tcp.Addr().String())
+		if err == nil {
+			return tcp, udp
+		}
+		tcp.Close()
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			t.Fatal(err)
+		}
+	}
 }
 
 // ask gives what the virtual server answers; "" when it does not.
 func ask(port string) string {
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Second}
-	resp, err := client.Get("http://127.0.0.1:" + port)
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: patience}
+	resp, err := client.Get("http://" + vip + ":" + port)
 	if err != nil {
 		return ""
 	}
@@ -73,7 +108,7 @@ func TestVirtualServersReallyServe(t *testing.T) {
 	monitor := b.create(monitors, doc{"resource_type": "LbHttpMonitor", "request_url": "/healthz", "interval": 1, "fall_count": 1, "rise_count": 1})
 	pool := b.create(pools, doc{"active_monitor_ids": []string{monitor}, "snat_translation": doc{"type": "LbSnatAutoMap"},
 		"members": []doc{{"ip_address": "127.0.0.1", "port": one.port}, {"ip_address": "127.0.0.1", "port": two.port}}})
-	vs := b.create(servers, b.tcpVS("127.0.0.1", []string{port}, doc{"pool_id": pool}))
+	vs := b.create(servers, b.tcpVS(vip, []string{port}, doc{"pool_id": pool}))
 	if got := ask(port); got != "" {
 		t.Fatalf("a virtual server on no service answers %q", got)
 	}
@@ -123,7 +158,7 @@ func TestVirtualServersReallyServe(t *testing.T) {
 }
 
 func (b *bench) canListen(port string) bool {
-	l, err := net.Listen("tcp", "127.0.0.1:"+port)
+	l, err := net.Listen("tcp", vip+":"+port)
 	if err != nil {
 		return false
 	}

@@ -664,7 +664,7 @@ func TestPolicyVirtualServersReallyServe(t *testing.T) {
 	node, port := newBackend(t, "node"), freePort(t)
 	r.balancer("SMALL")
 	r.must("PATCH", "/infra/lb-pools/web", doc{"snat_translation": doc{"type": "LBSnatAutoMap"}, "members": []doc{{"ip_address": "127.0.0.1", "port": node.port}}})
-	r.must("PATCH", "/infra/lb-virtual-servers/web", virtualServer("127.0.0.1", port, doc{"pool_path": "/infra/lb-pools/web", "lb_service_path": "/infra/lb-services/lb"}))
+	r.must("PATCH", "/infra/lb-virtual-servers/web", virtualServer(vip, port, doc{"pool_path": "/infra/lb-pools/web", "lb_service_path": "/infra/lb-services/lb"}))
 	waitFor(t, func() bool { return ask(port) == "node" }) // nobody asks the simulator for anything
 	statistics := r.call("GET", "/infra/lb-services/lb/lb-virtual-servers/web/statistics", nil).results()[0]["statistics"].(map[string]any)
 	if statistics["total_sessions"].(float64) < 1 {

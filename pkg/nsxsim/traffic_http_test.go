@@ -37,7 +37,7 @@ func webMember(t *testing.T, name string, config *tls.Config) (port string) {
 	return port
 }
 
-// fetch gives status and body of what the virtual server on 127.0.0.1 answers; 0
+// fetch gives status and body of what a virtual server answers; 0
 // and the error when it does not.
 func fetch(client *http.Client, url string) (int, string, http.Header) {
 	resp, err := client.Get(url)
@@ -50,7 +50,7 @@ func fetch(client *http.Client, url string) (int, string, http.Header) {
 }
 
 func browser(config *tls.Config) *http.Client {
-	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: config}, Timeout: 5 * time.Second,
+	return &http.Client{Transport: &http.Transport{DisableKeepAlives: true, TLSClientConfig: config}, Timeout: patience,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 }
 
@@ -101,19 +101,19 @@ func TestLayer7ReallyServes(t *testing.T) {
 	cookies := b.create(persists, doc{"resource_type": "LbCookiePersistenceProfile", "cookie_name": "LB", "cookie_garble": false,
 		"cookie_time": doc{"type": "LbPersistenceCookieTime", "cookie_max_idle": 60}})
 	port := freePort(t)
-	vs := b.create(servers, b.tcpVS("127.0.0.1", []string{port}, doc{"application_profile_id": profile, "pool_id": main, "rule_ids": []string{rewrite, rule}, "persistence_profile_id": cookies}))
+	vs := b.create(servers, b.tcpVS(vip, []string{port}, doc{"application_profile_id": profile, "pool_id": main, "rule_ids": []string{rewrite, rule}, "persistence_profile_id": cookies}))
 	b.attach(vs)
 
 	client := browser(nil)
 	expect := func(path, want string) {
 		t.Helper()
-		waitFor(t, func() bool { _, body, _ := fetch(client, "http://127.0.0.1:"+port+path); return body == want })
+		waitFor(t, func() bool { _, body, _ := fetch(client, "http://"+vip+":"+port+path); return body == want })
 	}
 	const from = " for=127.0.0.1 proto=http"
 	expect("/a", "main /a"+from)
 	expect("/api/v1?x=y", "api /api/v1?x=y"+from)
 	expect("/old/x", "main /new/x?was=/old/x"+from)
-	if _, _, header := fetch(client, "http://127.0.0.1:"+port); !strings.HasPrefix(header.Get("Set-Cookie"), "LB=127.0.0.1:") || !strings.HasSuffix(header.Get("Set-Cookie"), "; Max-Age=60") {
+	if _, _, header := fetch(client, "http://"+vip+":"+port); !strings.HasPrefix(header.Get("Set-Cookie"), "LB=127.0.0.1:") || !strings.HasSuffix(header.Get("Set-Cookie"), "; Max-Age=60") {
 		t.Errorf("cookie %q", header.Get("Set-Cookie"))
 	}
 
@@ -127,16 +127,16 @@ func TestLayer7ReallyServes(t *testing.T) {
 		o["actions"] = []doc{{"type": "LbHttpRedirectAction", "redirect_status": "308", "redirect_url": "https://$_host/moved"}}
 	})
 	waitFor(t, func() bool {
-		status, _, header := fetch(client, "http://127.0.0.1:"+port+"/api")
-		return status == 308 && header.Get("Location") == "https://127.0.0.1/moved"
+		status, _, header := fetch(client, "http://"+vip+":"+port+"/api")
+		return status == 308 && header.Get("Location") == "https://"+vip+"/moved"
 	})
 	edit(profiles+"/"+profile, func(o nsxsim.Object) { o["http_redirect_to_https"] = true })
-	waitFor(t, func() bool { status, _, _ := fetch(client, "http://127.0.0.1:"+port+"/a"); return status == 302 })
+	waitFor(t, func() bool { status, _, _ := fetch(client, "http://"+vip+":"+port+"/a"); return status == 302 })
 	edit(profiles+"/"+profile, func(o nsxsim.Object) { o["http_redirect_to_https"] = false })
 	edit(servers+"/"+vs, func(o nsxsim.Object) { delete(o, "pool_id"); o["sorry_pool_id"] = api })
 	expect("/a", "api /a"+from)
 	edit(servers+"/"+vs, func(o nsxsim.Object) { delete(o, "sorry_pool_id") })
-	waitFor(t, func() bool { status, _, _ := fetch(client, "http://127.0.0.1:"+port+"/a"); return status == 503 })
+	waitFor(t, func() bool { status, _, _ := fetch(client, "http://"+vip+":"+port+"/a"); return status == 503 })
 	if got := b.ok("GET", services+"/"+b.lb+"/virtual-servers/"+vs+"/status", nil).String("status"); got != "UP" {
 		t.Errorf("without a default pool it is %s", got)
 	}
@@ -172,7 +172,7 @@ func TestTLSReallyEnds(t *testing.T) {
 	profile := b.create(profiles, doc{"resource_type": "LbHttpProfile", "x_forwarded_for": "REPLACE"})
 	modern := b.create(clientSSL, doc{"protocols": []string{"TLS_V1_2"}, "ciphers": []string{"TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"}})
 	port := freePort(t)
-	vs := b.create(servers, b.tcpVS("127.0.0.1", []string{port}, doc{"application_profile_id": profile, "pool_id": pool,
+	vs := b.create(servers, b.tcpVS(vip, []string{port}, doc{"application_profile_id": profile, "pool_id": pool,
 		"client_ssl_profile_binding": doc{"default_certificate_id": app, "sni_certificate_ids": []string{www}, "ssl_profile_id": modern},
 		"server_ssl_profile_binding": doc{"server_auth": "REQUIRED", "server_auth_ca_ids": []string{trusted}}}))
 	b.attach(vs)
@@ -180,7 +180,7 @@ func TestTLSReallyEnds(t *testing.T) {
 	visit := func(name, ca string) (int, string) {
 		roots := x509.NewCertPool()
 		roots.AppendCertsFromPEM([]byte(ca))
-		status, body, _ := fetch(browser(&tls.Config{RootCAs: roots, ServerName: name}), "https://127.0.0.1:"+port+"/a")
+		status, body, _ := fetch(browser(&tls.Config{RootCAs: roots, ServerName: name}), "https://"+vip+":"+port+"/a")
 		return status, body
 	}
 	waitFor(t, func() bool { status, _ := visit("app.example", appCA); return status == 200 })
@@ -191,7 +191,7 @@ func TestTLSReallyEnds(t *testing.T) {
 		t.Error("the default certificate is shown for a name that has one of its own")
 	}
 	dialer := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}}
-	conn, err := dialer.DialContext(t.Context(), "tcp", "127.0.0.1:"+port)
+	conn, err := dialer.DialContext(t.Context(), "tcp", vip+":"+port)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +226,7 @@ func TestTLSReallyEnds(t *testing.T) {
 	waitFor(t, func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
-		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", "127.0.0.1:"+port)
+		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", vip+":"+port)
 		if err == nil {
 			conn.Close()
 		}
@@ -245,7 +245,7 @@ func TestLayer7OfThePolicyAPI(t *testing.T) {
 	}
 	r.must("PUT", "/infra/domains/default/groups/me", doc{"expression": []doc{{"resource_type": "IPAddressExpression", "ip_addresses": []string{"127.0.0.0/8"}}}})
 	port := freePort(t)
-	r.must("PUT", "/infra/lb-virtual-servers/web", doc{"ip_address": "127.0.0.1", "ports": []string{port}, "pool_path": "/infra/lb-pools/main",
+	r.must("PUT", "/infra/lb-virtual-servers/web", doc{"ip_address": vip, "ports": []string{port}, "pool_path": "/infra/lb-pools/main",
 		"lb_service_path": "/infra/lb-services/lb", "application_profile_path": "/infra/lb-app-profiles/default-http-lb-app-profile",
 		"client_ssl_profile_binding": doc{"default_certificate_path": "/infra/certificates/app"},
 		"rules": []doc{{"match_conditions": []doc{{"type": "LBHttpRequestUriCondition", "uri": "^/api"}, {"type": "LBIpHeaderCondition", "group_path": "/infra/domains/default/groups/me"}},
@@ -254,6 +254,6 @@ func TestLayer7OfThePolicyAPI(t *testing.T) {
 	roots.AppendCertsFromPEM([]byte(ca))
 	client := browser(&tls.Config{RootCAs: roots, ServerName: "app.example"})
 	for path, want := range map[string]string{"/": "main / for= proto=", "/api": "api /api for= proto="} {
-		waitFor(t, func() bool { _, body, _ := fetch(client, "https://127.0.0.1:"+port+path); return body == want })
+		waitFor(t, func() bool { _, body, _ := fetch(client, "https://"+vip+":"+port+path); return body == want })
 	}
 }
