@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
@@ -22,7 +23,16 @@ import (
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// commandEnv makes this binary the command.
+const commandEnv = "NSXSIM_TEST_COMMAND"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(commandEnv) != "" {
+		main()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // process is the command running in this process.
 type process struct {
@@ -167,6 +177,47 @@ func TestNodes(t *testing.T) {
 		if err := p.stop(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// A request that a fault holds, on whichever node, does not hold up the end.
+func TestEndsWhatAFaultHolds(t *testing.T) {
+	p := start(t, "--plain", "--nodes", "2", "--max-concurrent", "1", "--faults", write(t, "faults.yaml", "[{method: POST, delay: 1h}]"))
+	node := *p
+	node.url = p.nodes[0]
+	held := make(chan error, 1)
+	post := func() (int, error) {
+		r, err := http.NewRequest(http.MethodPost, node.url+"/api/v1/loadbalancer/pools", strings.NewReader("{}"))
+		if err != nil {
+			return 0, err
+		}
+		r.SetBasicAuth(nsxsim.DefaultUsername, nsxsim.DefaultPassword)
+		resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(r)
+		if err != nil {
+			return 0, err
+		}
+		return resp.StatusCode, resp.Body.Close()
+	}
+	go func() {
+		status, err := post()
+		for status == http.StatusServiceUnavailable { // it met one of those below
+			status, err = post()
+		}
+		held <- err
+	}()
+	for status := 0; status != http.StatusServiceUnavailable; { // which says that one is held: there may be one at once
+		select {
+		case err := <-held:
+			t.Fatalf("it is not held: %v", err)
+		case <-time.After(10 * time.Millisecond):
+		}
+		status, _ = node.get("/api/v1/loadbalancer/pools", nsxsim.DefaultUsername, nsxsim.DefaultPassword)
+	}
+	if err := p.stop(); err != nil {
+		t.Errorf("it ends with %v", err)
+	}
+	if err := <-held; err == nil {
+		t.Error("what was held got an answer")
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 )
 
 // stopTime is how long requests in service may take to end when the process is told to stop.
-const stopTime = 5 * time.Second
+const stopTime = 10 * time.Second
 
 // run serves a simulator until ctx ends. The line on stdout says that it is ready.
 func run(ctx context.Context, f flags, stdout, stderr io.Writer) (err error) {
@@ -73,6 +73,7 @@ func run(ctx context.Context, f flags, stdout, stderr io.Writer) (err error) {
 		return fmt.Errorf("saying that the simulator is ready: %w", err)
 	}
 	<-ctx.Done()
+	sim.Close() // lets go of the requests that faults hold, on whichever node
 	return nil
 }
 

@@ -25,8 +25,9 @@ type Server struct {
 	http   *http.Server
 	served chan error
 
-	mu     sync.Mutex
-	unused map[net.Conn]struct{} // connections that carried no request yet
+	mu      sync.Mutex
+	unused  map[net.Conn]struct{} // connections that carried no request yet
+	closing bool                  // none of them will
 }
 
 // ListenOptions tell where and how to listen. The zero value is TLS with a
@@ -92,16 +93,20 @@ func (s *Sim) listen(node int, o ListenOptions) (*Server, error) {
 func (srv *Server) connState(c net.Conn, state http.ConnState) {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
-	if state == http.StateNew {
-		srv.unused[c] = struct{}{}
-	} else {
+	switch {
+	case state != http.StateNew:
 		delete(srv.unused, c)
+	case srv.closing: // it was accepted just before the listener was closed
+		_ = c.Close()
+	default:
+		srv.unused[c] = struct{}{}
 	}
 }
 
 func (srv *Server) closeUnused() {
 	srv.mu.Lock()
 	defer srv.mu.Unlock()
+	srv.closing = true
 	for c := range srv.unused {
 		_ = c.Close() // it carries nothing
 	}
@@ -126,9 +131,9 @@ func (srv *Server) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// Close is Shutdown that cuts off the requests in service after a second.
+// Close is Shutdown that cuts off the requests in service after ten seconds, and says so.
 func (srv *Server) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	return srv.Shutdown(ctx)
 }
