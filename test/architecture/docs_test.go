@@ -30,7 +30,7 @@ func files(t *testing.T, suffixes ...string) map[string]string {
 		switch {
 		case err != nil:
 			return err
-		case d.IsDir() && (name == "bin" || strings.HasPrefix(d.Name(), ".") && name != "."):
+		case d.IsDir() && slices.Contains([]string{".git", ".cache", "bin"}, name):
 			return fs.SkipDir
 		case d.IsDir() || !slices.ContainsFunc(suffixes, func(s string) bool { return strings.HasSuffix(name, s) }):
 			return nil
@@ -83,7 +83,8 @@ func anchors(page string) []string {
 	return all
 }
 
-// TestLinks: each link in the documents leads somewhere, and each page is found from the README.
+// TestLinks: each link in the documents leads somewhere, each page is found from the README, and the source names pages that
+// are there.
 func TestLinks(t *testing.T) {
 	pages := files(t, ".md")
 	reached, next := map[string]bool{"README.md": true}, []string{"README.md"}
@@ -110,6 +111,13 @@ func TestLinks(t *testing.T) {
 	for page := range pages {
 		if !reached[page] {
 			t.Errorf("no link leads to %s", page)
+		}
+	}
+	for source, text := range files(t, ".go", ".sh", ".tmpl", ".yaml", "Makefile", ".ci/run") {
+		for _, page := range matchesOf(text, `\b(docs/[\w/-]+\.md)\b`) {
+			if _, there := pages[page]; !there {
+				t.Errorf("%s names %s, which is not there", source, page)
+			}
 		}
 	}
 }
