@@ -70,6 +70,15 @@ func managerClients() []client {
 			{do: "DELETE /api/v1/pools/ip-pools/{pool}", status: 200, want: "EMPTY"},
 			{do: "DELETE /api/v1/logical-routers/{t1}", status: 200},
 		}},
+		{name: "vmware-nsxlib and Terraform's provider: virtual machines and their tags", machines: []string{"web-1", "web-2"}, calls: []call{
+			{do: "GET /api/v1/fabric/virtual-machines?external_id=web-1", status: 200, want: `{"results":[{"external_id":"web-1","display_name":"web-1","tags":null}]}`},
+			{do: "POST /api/v1/fabric/virtual-machines?action=update_tags", body: `{"external_id":"web-1","tags":[{"scope":"s","tag":"t"}]}`, status: 204, want: "EMPTY"},
+			{do: "GET /api/v1/fabric/vifs?owner_vm_id=web-1", status: 200, want: `{"results":[{"lport_attachment_id":"*-"}]}`},
+			{do: "POST /api/v1/ns-groups", body: `{"display_name":"g","membership_criteria":[{"resource_type":"NSGroupTagExpression","target_type":"VirtualMachine","scope":"s","tag":"t"}],"members":[]}`, status: 201, keep: []string{"g=id"}},
+			{do: "GET /api/v1/ns-groups/{g}/effective-virtual-machine-members", status: 200, want: `{"results":[{"target_id":"web-1"}]}`},
+			{do: "GET /api/v1/ns-groups/{g}/effective-logical-port-members", status: 200, want: `{"results":[]}`},
+			{do: "GET /api/v1/search/query?query=resource_type:VirtualMachine%20AND%20display_name:web-2", status: 200, want: `{"result_count":1}`},
+		}},
 		{name: "a script for NSX 2.x, which sends numbers and booleans as strings", calls: []call{
 			{do: "POST /api/v1/logical-routers", body: `{"resource_type":"LogicalRouter","display_name":"t1","router_type":"TIER1","edge_cluster_id":"{edge-cluster}"}`, status: 201, keep: []string{"t1=id"}},
 			{do: "PUT /api/v1/logical-routers/{t1}/routing/advertisement", body: `{"advertise_nsx_connected_routes":"true","enabled":true,"_revision":"0"}`, status: 200, want: `{"_revision":1,"advertise_nsx_connected_routes":true}`},

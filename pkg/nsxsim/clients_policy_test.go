@@ -64,6 +64,16 @@ func policyClients() []client {
 			{do: "DELETE /policy/api/v1/infra/lb-services/lb?force=true", status: 200},
 			{do: "GET /policy/api/v1/infra/realized-state/realized-entities?intent_path=/infra/tier-1s/t1", status: 200, want: `{"results":[{"state":"REALIZED","entity_type":"RealizedLogicalRouter"}]}`},
 		}...)},
+		{name: "Terraform's provider and ansible-for-nsxt: groups of virtual machines", machines: []string{"web-1", "db-1"}, calls: []call{
+			{do: "GET /policy/api/v1/search/query?query=resource_type:VirtualMachine%20AND%20display_name:web%5C-1*", status: 200, want: `{"result_count":1,"results":[{"external_id":"web-1"}]}`},
+			{do: "POST /policy/api/v1/infra/realized-state/enforcement-points/default/virtual-machines?action=update_tags", body: `{"tags":[{"scope":"tier","tag":"web"}],"virtual_machine_id":"web-1"}`, status: 204, want: "EMPTY"},
+			{do: "PATCH /policy/api/v1/infra/domains/default/groups/g", body: `{"display_name":"g","expression":[{"resource_type":"Condition","key":"Tag","member_type":"VirtualMachine","operator":"EQUALS","value":"tier|web"},
+				{"resource_type":"ConjunctionOperator","conjunction_operator":"OR"},{"resource_type":"Condition","key":"Name","member_type":"VirtualMachine","operator":"STARTSWITH","value":"db"}]}`, status: 200},
+			{do: "GET /policy/api/v1/infra/domains/default/groups/g/members/virtual-machines?sort_ascending=true", status: 200, want: `{"results":[{"display_name":"web-1"},{"display_name":"db-1"}]}`},
+			{do: "GET /policy/api/v1/infra/domains/default/groups/g/member-types", status: 200, want: `{"results":["VirtualMachine"]}`},
+			{do: "GET /policy/api/v1/infra/realized-state/enforcement-points/default/virtual-machines", status: 200, want: `{"result_count":2}`},
+			{do: "DELETE /policy/api/v1/infra/domains/default/groups/g?fail_if_subtree_exists=false&force=false", status: 200},
+		}},
 		{name: "networking-nsx-t of SAP", login: sapSession, calls: []call{
 			{do: "GET /api/v1/node/version", status: 200, want: `{"product_version":"*"}`},
 			{do: "PUT /policy/api/v1/infra/domains/default/groups/g", body: `{"display_name":"0.0.0.0/0","expression":[{"resource_type":"IPAddressExpression","ip_addresses":["0.0.0.0/0"]}],"tags":[{"scope":"agent_id","tag":"a"}]}`, status: 200, keep: []string{"revision=_revision"}},

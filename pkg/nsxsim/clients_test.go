@@ -19,7 +19,9 @@ type client struct {
 	name    string
 	options nsxsim.Options
 	login   func(t *testing.T, base string) http.Header // how it authenticates; nil is Basic on each call
-	calls   []call
+	// machines are virtual machines that are there.
+	machines []string
+	calls    []call
 }
 
 // call is one request. In path, header, body and want, {name} stands for what an
@@ -193,6 +195,9 @@ func TestClients(t *testing.T) {
 	for _, c := range clients {
 		t.Run(c.name, func(t *testing.T) {
 			r := newClientRig(t, c.options)
+			for _, name := range c.machines {
+				nsxsim.Must(r.As("admin").Create(nsxsim.KindVirtualMachine, nsxsim.Object{"id": name, "display_name": name}))
+			}
 			login := c.login
 			if login == nil {
 				login = basic
@@ -281,4 +286,14 @@ func TestHealthIsWrittenAsNSXWritesIt(t *testing.T) {
 	if !strings.Contains(a.raw, `"healthy" : true`) {
 		t.Errorf("it says %s", a.raw)
 	}
+}
+
+// parsed reads JSON of a test.
+func parsed(t *testing.T, text string) any {
+	t.Helper()
+	var v any
+	if err := json.Unmarshal([]byte(text), &v); err != nil {
+		t.Fatal(err)
+	}
+	return v
 }

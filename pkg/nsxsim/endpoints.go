@@ -33,6 +33,9 @@ func (s *Sim) Endpoints() []Endpoint {
 	for _, p := range s.platform {
 		add(sub{path: p.path}.op(managerBase), http.MethodGet)
 	}
+	for _, action := range slices.Sorted(maps.Keys(tagActions)) {
+		add(managerBase+"/"+fabricMachines, "POST ?action="+action)
+	}
 	addSubs := func(base string, subs []sub) {
 		for _, sb := range subs {
 			what := sb.method
@@ -66,10 +69,11 @@ func (s *Sim) Endpoints() []Endpoint {
 func (s *Sim) addPolicyEndpoints(add func(string, ...string), addSubs func(string, []sub)) {
 	infra := policyBase + "/infra"
 	add(infra, http.MethodGet, http.MethodPatch)
-	for _, path := range []string{"/search", "/search/query", "/infra/realized-state/realized-entities", "/infra/realized-state/status",
+	for _, path := range []string{"/search", "/search/query", "/infra/realized-state/realized-entities", "/infra/realized-state/status", "/infra/realized-state/virtual-machines", machines,
 		"/infra/domains", "/infra/sites", "/infra/sites/default/enforcement-points", edgeClusters + "/{id}/edge-nodes", edgeClusters + "/{id}/edge-nodes/{id}"} {
 		add(policyBase+path, http.MethodGet)
 	}
+	add(policyBase+machines, "POST ?action=update_tags")
 	for _, f := range reflections {
 		add(policyBase+f.path, http.MethodGet)
 		add(policyBase+f.path+"/{id}", http.MethodGet)

@@ -52,21 +52,30 @@ func renderMemberCount(_ *Sim, _ *object, doc document) {
 	doc.set("member_count", len(doc.objects("members")))
 }
 
-// criterionFields are those of membership criteria: a tag expression, or a
-// complex one whose expressions must all hold. There are no virtual machines or
-// ports here: of those, criteria find none.
+// criterionFields are those of membership criteria: a tag or a property of what is
+// looked for, or a complex one whose expressions must all hold.
 var criterionFields = []field{
-	{name: "resource_type", shape: stringShape, required: true, oneOf: []string{"NSGroupTagExpression", "NSGroupComplexExpression", "NSGroupSimpleExpression"}},
+	{name: "resource_type", shape: stringShape, required: true, oneOf: []string{tagExpression, "NSGroupComplexExpression", simpleExpression}},
 	{name: "target_type", shape: stringShape},
+	{name: "target_property", shape: stringShape},
+	{name: "op", shape: stringShape, oneOf: groupOperators},
+	{name: "value", shape: stringShape},
 	{name: "scope", shape: stringShape, max: 128},
-	{name: "scope_op", shape: stringShape, oneOf: []string{"EQUALS"}},
+	{name: "scope_op", shape: stringShape, oneOf: []string{"EQUALS", "NOTEQUALS"}},
 	{name: "tag", shape: stringShape, max: 256},
-	{name: "tag_op", shape: stringShape, oneOf: []string{"EQUALS", "CONTAINS", "STARTSWITH", "ENDSWITH", "NOTEQUALS"}},
+	{name: "tag_op", shape: stringShape, oneOf: groupOperators},
 	{name: "expressions", shape: listShape, max: 5, fields: []field{
 		{name: "resource_type", shape: stringShape, required: true},
 		{name: "target_type", shape: stringShape},
 	}},
 }
+
+const (
+	tagExpression    = "NSGroupTagExpression"
+	simpleExpression = "NSGroupSimpleExpression"
+)
+
+var groupOperators = []string{"EQUALS", "CONTAINS", "STARTSWITH", "ENDSWITH", "NOTEQUALS"}
 
 // tagKeys index IP sets by their tags.
 func tagKeys(doc document) []string {
@@ -81,8 +90,8 @@ func tagKeys(doc document) []string {
 	return keys
 }
 
-// setsByCriterion gives the IP sets that one criterion of a group finds.
-func (s *Sim) setsByCriterion(criterion document) []*object {
+// byCriterion gives what one criterion of a group finds, all of one kind.
+func (s *Sim) byCriterion(criterion document) []*object {
 	expressions := []document{criterion}
 	if criterion.str("resource_type") == "NSGroupComplexExpression" {
 		expressions = criterion.objects("expressions")
@@ -90,18 +99,53 @@ func (s *Sim) setsByCriterion(criterion document) []*object {
 	if len(expressions) == 0 {
 		return nil
 	}
+	target := expressions[0].str("target_type")
 	for _, e := range expressions {
-		if e.str("resource_type") != "NSGroupTagExpression" || e.str("target_type") != "IPSet" {
+		if e.str("target_type") != target {
 			return nil
 		}
 	}
+	candidates := s.store.list(Kind(target))
+	if target == string(KindIPSet) && expressions[0].str("resource_type") == tagExpression {
+		candidates = s.setsByTag(expressions[0])
+	}
 	var found []*object
-	for _, set := range s.setsByTag(expressions[0]) {
-		if !slices.ContainsFunc(expressions, func(e document) bool { return !hasTag(set.doc, e) }) {
-			found = append(found, set)
+	for _, o := range candidates {
+		if !slices.ContainsFunc(expressions, func(e document) bool { return !fitsExpression(o.doc, e) }) {
+			found = append(found, o)
 		}
 	}
 	return found
+}
+
+// fitsExpression holds an object against one expression.
+func fitsExpression(doc, e document) bool {
+	if e.str("resource_type") == tagExpression {
+		return hasTag(doc, e)
+	}
+	switch e.str("target_property") {
+	case "name":
+		return compares(e.str("op"), doc.str("display_name"), e.str("value"))
+	case "id", "external_id":
+		return compares(e.str("op"), doc.str("id"), e.str("value"))
+	case "os_name", "computer_name":
+		return compares(e.str("op"), doc.object("guest_info").str(e.str("target_property")), e.str("value"))
+	}
+	return false
+}
+
+func compares(op, have, wanted string) bool {
+	switch op {
+	case "CONTAINS":
+		return strings.Contains(have, wanted)
+	case "STARTSWITH":
+		return strings.HasPrefix(have, wanted)
+	case "ENDSWITH":
+		return strings.HasSuffix(have, wanted)
+	case "NOTEQUALS":
+		return have != wanted
+	}
+	return have == wanted
 }
 
 // setsByTag gives IP sets among which are all that fit the expression.
@@ -109,7 +153,7 @@ func (s *Sim) setsByTag(e document) []*object {
 	switch {
 	case e.str("tag") != "" && (e.str("tag_op") == "" || e.str("tag_op") == "EQUALS"):
 		return s.store.withKey("ip-set-tag/" + e.str("tag"))
-	case e.str("scope") != "":
+	case e.str("scope") != "" && e.str("scope_op") != "NOTEQUALS":
 		return s.store.withKey("ip-set-scope/" + e.str("scope"))
 	}
 	return s.store.list(KindIPSet)
@@ -119,60 +163,98 @@ func (s *Sim) setsByTag(e document) []*object {
 func hasTag(doc, e document) bool {
 	scope, wanted := e.str("scope"), e.str("tag")
 	return slices.ContainsFunc(doc.objects("tags"), func(t document) bool {
-		if scope != "" && t.str("scope") != scope {
+		if scope != "" && (t.str("scope") == scope) == (e.str("scope_op") == "NOTEQUALS") {
 			return false
 		}
-		tag := t.str("tag")
-		switch e.str("tag_op") {
-		case "CONTAINS":
-			return strings.Contains(tag, wanted)
-		case "STARTSWITH":
-			return strings.HasPrefix(tag, wanted)
-		case "ENDSWITH":
-			return strings.HasSuffix(tag, wanted)
-		case "NOTEQUALS":
-			return tag != wanted
-		}
-		return wanted == "" || tag == wanted
+		return wanted == "" || compares(e.str("tag_op"), t.str("tag"), wanted)
 	})
 }
 
-// effectiveAddresses gives what the IP sets of a group, and of the groups in
-// it, hold: addresses, ranges and CIDRs as they were written, each once.
+// groupContents is what is in a group, and in the groups in it, each once.
+type groupContents struct {
+	sets, machines, switches, ports []*object
+}
+
+// contentsOf gives what a group names and what its criteria find.
+func (s *Sim) contentsOf(groupID string) groupContents {
+	var c groupContents
+	seen := map[objectRef]bool{}
+	var collect func(o *object)
+	collect = func(o *object) {
+		ref := objectRef{o.kind.name, o.id}
+		if seen[ref] {
+			return
+		}
+		seen[ref] = true
+		switch ref.kind {
+		case KindIPSet:
+			c.sets = append(c.sets, o)
+		case KindVirtualMachine:
+			c.machines = append(c.machines, o)
+		case KindLogicalSwitch:
+			c.switches = append(c.switches, o)
+		case KindLogicalPort:
+			c.ports = append(c.ports, o)
+		case KindNSGroup:
+			for _, m := range o.doc.objects("members") {
+				if target := s.groupMember(m); target != nil {
+					collect(target)
+				}
+			}
+			for _, criterion := range o.doc.objects("membership_criteria") {
+				for _, found := range s.byCriterion(criterion) {
+					collect(found)
+				}
+			}
+		}
+	}
+	if group := s.store.get(KindNSGroup, groupID); group != nil {
+		collect(group)
+	}
+	return c
+}
+
+// groupMember gives the object that a member of a group names by its id.
+func (s *Sim) groupMember(m document) *object {
+	property := m.str("target_property")
+	if m.str("op") != "EQUALS" || property != "id" && property != "external_id" {
+		return nil
+	}
+	return s.store.get(Kind(m.str("target_type")), m.str("value"))
+}
+
+// effectiveAddresses gives what the IP sets in a group hold, as it was written, and the
+// addresses of the virtual machines in it, each once.
 func (s *Sim) effectiveAddresses(groupID string) []string {
 	var addresses []string
-	seenGroup, seen := map[string]bool{}, map[string]bool{}
-	collect := func(set *object) {
-		for _, a := range set.doc.strs("ip_addresses") {
+	seen := map[string]bool{}
+	add := func(more []string) {
+		for _, a := range more {
 			if !seen[a] {
 				seen[a] = true
 				addresses = append(addresses, a)
 			}
 		}
 	}
-	var walk func(id string)
-	walk = func(id string) {
-		group := s.store.get(KindNSGroup, id)
-		if group == nil || seenGroup[id] {
-			return
-		}
-		seenGroup[id] = true
-		for _, ref := range groupMemberRefs(group.doc) {
-			switch ref.kinds[0] {
-			case KindNSGroup:
-				walk(ref.id)
-			case KindIPSet:
-				collect(s.store.get(KindIPSet, ref.id))
-			}
-		}
-		for _, criterion := range group.doc.objects("membership_criteria") {
-			for _, set := range s.setsByCriterion(criterion) {
-				collect(set)
-			}
-		}
+	contents := s.contentsOf(groupID)
+	for _, set := range contents.sets {
+		add(set.doc.strs("ip_addresses"))
 	}
-	walk(groupID)
+	for _, vm := range contents.machines {
+		add(vm.doc.strs("ip_addresses"))
+	}
 	return addresses
+}
+
+// effectiveMembers serves those of one kind in a group, by reference.
+func effectiveMembers(path string, of func(groupContents) []*object) sub {
+	return sub{method: http.MethodGet, path: path, serve: func(r *request, group *object) (*response, *Error) {
+		results := []any{}
+		for _, o := range of(r.sim.contentsOf(group.id)) {
+			results = append(results, map[string]any{"target_id": o.id, "target_type": o.kind.name, "target_display_name": o.doc["display_name"], "is_valid": true})
+		}
+		return r.page(results)
+	}}
 }
 
 // nsGroupSubs serve the addresses of a group and changes of single members.
@@ -184,6 +266,9 @@ var nsGroupSubs = []sub{
 		}
 		return r.page(results)
 	}},
+	effectiveMembers("effective-virtual-machine-members", func(c groupContents) []*object { return c.machines }),
+	effectiveMembers("effective-logical-switch-members", func(c groupContents) []*object { return c.switches }),
+	effectiveMembers("effective-logical-port-members", func(c groupContents) []*object { return c.ports }),
 	{method: http.MethodPost, action: "ADD_MEMBERS", write: true, serve: groupAction(func(members []document, m document) []document {
 		if slices.ContainsFunc(members, sameGroupMember(m)) {
 			return members

@@ -9,6 +9,7 @@ import "net/http"
 // networkKinds gives the kinds of the Manager API that networks are made of.
 func networkKinds() []*kind {
 	return []*kind{
+		machineKind(),
 		{
 			name: KindTransportZone, path: "transport-zones", types: []string{"TransportZone"},
 			fields: []field{

@@ -19,6 +19,8 @@ const (
 	oneNIC    = "eth0"
 	loopback  = "127.0.0.1"
 	isRunning = "running"
+
+	fabricMachines = "fabric/virtual-machines"
 )
 
 var (
@@ -176,6 +178,8 @@ func platform() []about {
 		}),
 		aboutOne("spec/openapi/nsx_api.json", func(s *Sim) any { return s.openAPI(managerBase) }),
 
+		{fabricMachines, listMachines(machine)},
+		{"fabric/vifs", listNICs},
 		aboutList("transport-nodes", func(s *Sim) []any { return transportNodes(s.edgeNodes()) }),
 		aboutEdgeNode("transport-nodes/*", func(_ *Sim, n edgeNode) any { return transportNode(n) }),
 		aboutEdgeNode("transport-nodes/*/state", func(_ *Sim, n edgeNode) any {
@@ -211,8 +215,14 @@ func platformRoute(r *request, segments []string) (route, bool) {
 		if !ok {
 			continue
 		}
-		op := sub{path: p.path}.op(r.Method + " ")
-		return readOnly(r, route{op: op, below: "/" + strings.Join(segments, "/"), params: params, serve: p.serve}), true
+		op, below := sub{path: p.path}.op(r.Method+" "), "/"+strings.Join(segments, "/")
+		if p.path == fabricMachines {
+			if rt, ok := tagRoute(r, op, "external_id"); ok {
+				rt.below = below
+				return rt, true
+			}
+		}
+		return readOnly(r, route{op: op, below: below, params: params, serve: p.serve}), true
 	}
 	return route{}, false
 }

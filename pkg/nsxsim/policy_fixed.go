@@ -71,6 +71,10 @@ func (f reflection) show(o *object) map[string]any {
 // indexReflection has searches of the Policy API find what is shown of a Manager's
 // object, or no longer find it.
 func (s *Sim) indexReflection(o *object) {
+	if o.kind.name == KindVirtualMachine && s.policy != nil {
+		s.policy.index.learn(s.clock.Now(), objectRef{o.kind.name, o.id}, s.store.get(o.kind.name, o.id))
+		return
+	}
 	i := slices.IndexFunc(reflections, func(f reflection) bool { return f.kind == o.kind.name })
 	if i < 0 || s.policy == nil {
 		return
@@ -154,6 +158,13 @@ func (s *Sim) fixedRoute(r *request, path string) (route, bool) {
 		rt.serve = realizedEntities
 	case path == "infra/realized-state/status":
 		rt.serve = realizedStatus
+	case "/"+path == machines, path == "infra/realized-state/virtual-machines":
+		if "/"+path == machines && r.query.Get("action") == "update_tags" {
+			if tagging, ok := tagRoute(r, rt.op, "virtual_machine_id"); ok {
+				return tagging, true
+			}
+		}
+		rt.serve = listMachines(realizedMachine)
 	default:
 		return s.reflectionRoute(r, rt, "/"+path)
 	}

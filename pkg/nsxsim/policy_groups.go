@@ -11,33 +11,31 @@ import (
 // The groups of the Policy API: their rules, what they are realised in, and what
 // can be asked of them.
 
-// groupPaths are the groups that a group names in path expressions.
+// groupPaths are the groups and segments that a group names in path expressions.
 func groupPaths(doc document) []idField {
 	var ids []idField
 	for _, e := range doc.objects("expression") {
+		if e.str("resource_type") != "PathExpression" {
+			continue
+		}
 		for _, path := range e.strs("paths") {
-			if e.str("resource_type") == "PathExpression" && strings.Contains(path, "/groups/") {
+			switch {
+			case strings.Contains(path, "/groups/"):
 				ids = append(ids, idField{"expression.paths", []Kind{KindPolicyGroup}, path})
+			case strings.HasPrefix(path, "/infra/segments/") && strings.Count(path, "/") == 3:
+				ids = append(ids, idField{"expression.paths", []Kind{KindPolicySegment}, path})
 			}
 		}
 	}
 	return ids
 }
 
-// checkPolicyGroup: expressions alternate with operators, of which only OR goes with
-// addresses and paths; and a group is not, through others, in itself. Expressions
-// without an id get one.
+// checkPolicyGroup: the expression is well-formed, and a group is not, through others, in
+// itself. Expressions without an id get one.
 func checkPolicyGroup(c *change) *Error {
 	expression := c.doc.objects("expression")
-	for i, e := range expression {
-		isOperator := e.str("resource_type") == conjunction
-		switch {
-		case isOperator != (i%2 == 1) || isOperator && i == len(expression)-1:
-			return refusePolicy(codePolicyInvalid, "The expression of group path=[%s] must alternate between criteria and conjunction operators.", c.id)
-		case !isOperator || e.str("conjunction_operator") != "AND":
-		case expression[i-1].str("resource_type") != "Condition" || expression[i+1].str("resource_type") != "Condition":
-			return refusePolicy(codePolicyInvalid, "The expression of group path=[%s] joins what is no condition by AND.", c.id)
-		}
+	if err := checkExpression(c.id, expression, 1); err != nil {
+		return err
 	}
 	for _, e := range expression {
 		if e.str("id") == "" {
@@ -70,8 +68,8 @@ func checkPolicyGroup(c *change) *Error {
 	return nil
 }
 
-// realizeGroup makes an NSGroup of the groups that are named and, for addresses,
-// of an IP set. What conditions find, virtual machines and ports, is not there.
+// realizeGroup makes an NSGroup of the groups and machines that are named, of the
+// criteria that conditions are and, for addresses, of an IP set.
 func realizeGroup(s *Sim, o *object, rec *realization) *Error {
 	var addresses []string
 	members := []map[string]string{}
@@ -80,12 +78,20 @@ func realizeGroup(s *Sim, o *object, rec *realization) *Error {
 			"op": "EQUALS", "target_type": kind, "target_property": "id", "value": id})
 	}
 	for _, e := range o.doc.objects("expression") {
-		if e.str("resource_type") == "IPAddressExpression" {
+		switch e.str("resource_type") {
+		case addressExpression:
 			addresses = append(addresses, e.strs("ip_addresses")...)
+		case externalIDs:
+			if target, known := memberTypes[e.str("member_type")]; known {
+				for _, id := range e.strs("external_ids") {
+					member(string(target), id)
+				}
+			}
 		}
 	}
 	for _, ref := range groupPaths(o.doc) {
-		member("NSGroup", s.uidAt(KindPolicyGroup, ref.id))
+		target := s.policy.byName[ref.kinds[0]].target
+		member(string(target), s.uidAt(ref.kinds[0], ref.id))
 	}
 	doc := managerDoc(o)
 	delete(doc, "expression")
@@ -100,6 +106,9 @@ func realizeGroup(s *Sim, o *object, rec *realization) *Error {
 		member("IPSet", set.id)
 	}
 	doc.set("members", members)
+	if found := criteria(o.doc.objects("expression")); found != nil {
+		doc.set("membership_criteria", found)
+	}
 	doc.set("resource_type", "NSGroup")
 	if err := s.make(rec, o.id, KindNSGroup, rec.uid, doc); err != nil {
 		return err
@@ -111,9 +120,36 @@ func realizeGroup(s *Sim, o *object, rec *realization) *Error {
 	return nil
 }
 
-// policyGroupSubs serve the addresses in a group, and its IP address expressions one
-// by one.
+// groupMembersSub serves what is in a group, as show has it.
+func groupMembersSub(path string, show func(s *Sim, c groupContents) []any) sub {
+	return sub{method: http.MethodGet, path: path, serve: func(r *request, group *object) (*response, *Error) {
+		return r.page(show(r.sim, r.sim.contentsOf(r.sim.realizedIn(group.id, KindNSGroup))))
+	}}
+}
+
+// policyGroupSubs serve what is in a group, and its IP address expressions one by one.
 var policyGroupSubs = []sub{
+	groupMembersSub("members/virtual-machines", func(_ *Sim, c groupContents) []any {
+		list := []any{}
+		for _, vm := range c.machines {
+			list = append(list, realizedMachine(vm))
+		}
+		return list
+	}),
+	groupMembersSub("members/segments", func(s *Sim, c groupContents) []any { return s.policyMembers(c.switches) }),
+	groupMembersSub("members/segment-ports", func(s *Sim, c groupContents) []any { return s.policyMembers(c.ports) }),
+	groupMembersSub("member-types", func(_ *Sim, c groupContents) []any {
+		types := []any{}
+		for _, t := range []struct {
+			name string
+			of   []*object
+		}{{"IPAddress", c.sets}, {"VirtualMachine", c.machines}, {"Segment", c.switches}, {"SegmentPort", c.ports}} {
+			if len(t.of) > 0 {
+				types = append(types, t.name)
+			}
+		}
+		return types
+	}),
 	{method: http.MethodGet, path: "members/ip-addresses", serve: func(r *request, group *object) (*response, *Error) {
 		results := []any{}
 		for _, a := range r.sim.effectiveAddresses(r.sim.realizedIn(group.id, KindNSGroup)) {
@@ -169,6 +205,19 @@ var policyGroupSubs = []sub{
 	{method: http.MethodPost, path: addressExpressions, action: "remove", write: true, serve: changeAddresses(func(have, given []string) []string {
 		return slices.DeleteFunc(have, func(a string) bool { return slices.Contains(given, a) })
 	})},
+}
+
+// policyMembers shows objects of the Manager: by path where they are of an intent.
+func (s *Sim) policyMembers(objects []*object) []any {
+	list := []any{}
+	for _, o := range objects {
+		member := map[string]any{"id": o.id, "display_name": o.doc["display_name"]}
+		if path := s.policy.made[objectRef{o.kind.name, o.id}]; path != "" {
+			member["path"] = path
+		}
+		list = append(list, member)
+	}
+	return list
 }
 
 const (
