@@ -20,6 +20,7 @@ import (
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
 	"k8s.io/utils/clock"
+	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/config"
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/names"
@@ -792,15 +793,14 @@ func TestWhenToTryAgain(t *testing.T) {
 
 // Retries of many Services are spread over time.
 func TestRetriesAreSpread(t *testing.T) {
-	e := New(Options{Backend: newFakeNSX(t), Clock: clock.RealClock{}})
+	e := New(Options{Backend: newFakeNSX(t), Clock: clocktesting.NewFakeClock(testStart)})
 	for random, want := range map[float64]time.Duration{0: 15 * time.Second, 0.5: 22500 * time.Millisecond, 0.999: 29985 * time.Millisecond} {
 		e.o.Random = func() float64 { return random }
 		var at *nsx.RetryAt
-		before := time.Now()
 		if err := e.failed(testService("web"), nsx.ErrUnavailable); !errors.As(err, &at) {
 			t.Fatal(err)
 		}
-		if d := at.At.Sub(before); d < want || d > want+time.Second {
+		if d := at.At.Sub(testStart); d != want {
 			t.Errorf("with %v: %v, want %v", random, d, want)
 		}
 	}

@@ -32,7 +32,7 @@ func start(t *testing.T, o lab.Options) *cluster {
 	if testing.Short() {
 		t.Skip("starts a whole cluster")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	l, err := lab.Start(ctx, o)
 	if err != nil {
 		cancel()
@@ -86,7 +86,7 @@ func (c *cluster) must(err error) {
 
 func (c *cluster) poll(what string, ok func() bool) {
 	c.Helper()
-	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); !ok(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			c.Fatalf("waited in vain until %s", what)
 		}

@@ -30,8 +30,8 @@ import (
 const (
 	// readyTimeout is far more than the two or three seconds it takes on an idle machine.
 	readyTimeout = 2 * time.Minute
-	// stopTimeout is how long the process may take to end after SIGTERM; it takes one second.
-	stopTimeout = 5 * time.Second
+	// stopTimeout is how long the process may take to end after SIGTERM; on an idle machine it takes one second.
+	stopTimeout = 30 * time.Second
 	// whole is the name under which the process reports that all its parts act.
 	whole = "control-plane"
 )

@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 func eventually(t *testing.T, what string, check func(ctx context.Context) error) {
 	t.Helper()
 	var last error
-	err := wait.PollUntilContextTimeout(t.Context(), 20*time.Millisecond, 30*time.Second, true, func(ctx context.Context) (bool, error) {
+	err := wait.PollUntilContextTimeout(t.Context(), 20*time.Millisecond, 2*time.Minute, true, func(ctx context.Context) (bool, error) {
 		last = check(ctx)
 		return last == nil, nil
 	})
@@ -113,10 +113,16 @@ func TestClusterActs(t *testing.T) {
 
 	t.Run("credentials are this user's alone", func(t *testing.T) {
 		err := filepath.WalkDir(filepath.Dir(c.Kubeconfig()), func(path string, entry fs.DirEntry, err error) error {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil // etcd has renamed it meanwhile
+			}
 			if err != nil || entry.Name() == "001" || filepath.Ext(path) == ".crt" {
 				return err // the test's own directory, or public
 			}
 			info, err := entry.Info()
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
 			forbidden := fs.FileMode(0o077)
 			if entry.Type() == fs.ModeSocket {
 				forbidden = 0o022 // who may not write may not connect
@@ -308,7 +314,7 @@ func TestTwoSideBySide(t *testing.T) {
 		if err := c.Stop(); err != nil {
 			t.Error(err)
 		}
-		if took := time.Since(start); took > 3*time.Second {
+		if took := time.Since(start); took > stopTimeout/2 { // it takes a second, on a busy machine a few
 			t.Errorf("stopping took %v", took)
 		}
 		if err := syscall.Kill(c.PID(), 0); !errors.Is(err, syscall.ESRCH) {
@@ -325,7 +331,8 @@ func TestTwoSideBySide(t *testing.T) {
 
 func TestContinuesFromItsDirectory(t *testing.T) {
 	binary, dir := needBinary(t), t.TempDir()
-	first := must[*ControlPlane](t)(Start(t.Context(), Options{Binary: binary, Dir: dir}))
+	// On an address from which no connection is made, so that the port is free again for the second one.
+	first := must[*ControlPlane](t)(Start(t.Context(), Options{Binary: binary, Dir: dir, Listen: "127.15.0.1:0"}))
 	config := first.RESTConfig()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "kept"}}
 	must[*corev1.Namespace](t)(first.Client().CoreV1().Namespaces().Create(t.Context(), namespace, metav1.CreateOptions{}))

@@ -33,12 +33,12 @@ func (w *world) audit(what string, ok func() bool) {
 	})
 }
 
-// audits lets audits pass that bring nothing about: each reads the load-balancer services once.
+// audits lets audits pass that bring nothing about.
 func (w *world) audits(n int) {
 	w.t.Helper()
 	for range n {
-		w.sim.Journal().Reset()
-		w.audit("the audit has read NSX", func() bool { return w.sim.Journal().Count("GET /loadbalancer/virtual-servers") > 0 })
+		before := w.engine.AuditState().Last
+		w.audit("an audit has ended", func() bool { return w.engine.AuditState().Last.After(before) })
 	}
 }
 
@@ -409,6 +409,7 @@ func TestOneAuditRestoresClientsOfAllServices(t *testing.T) {
 	if got := w.sim.Journal().Writes(); !maps.Equal(got, map[string]int{"PUT /ip-sets/{id}": 1}) {
 		t.Errorf("wrote %v", got)
 	}
+	w.sim.Journal().Reset()
 	w.audits(1)
 	if got := w.sim.Journal().Writes(); len(got) != 0 {
 		t.Errorf("another audit wrote %v", got)
@@ -493,9 +494,10 @@ func TestAuditKeepsTheAddressOfAServiceThatCannotBePutRight(t *testing.T) {
 	}
 	w.sim.Faults().Clear()
 	w.clock.Step(5 * time.Minute)
-	if _, err := w.engine.Audit(t.Context(), config.AuditModeRepair); err != nil {
-		t.Fatal(err)
-	}
+	w.settle("the audit", func() error { // another one may have met the fault in this very moment
+		_, err := w.engine.Audit(t.Context(), config.AuditModeRepair)
+		return err
+	})
 	if vs := w.virtualServer(svc); vs == nil || vs.String("ip_address") != ip {
 		t.Errorf("virtual server is %v, want one on %s", vs, ip)
 	}

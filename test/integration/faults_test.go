@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -26,7 +25,9 @@ var faults = []fault{
 	{"answer-halved", rule(nsxsim.Rule{When: nsxsim.AfterCommit, Half: true})},
 	{"connection-reset", rule(nsxsim.Rule{Reset: true})},
 	// Holds the request until the client gives up, and does nothing.
-	{"timeout", rule(nsxsim.Rule{Hook: func(r *http.Request) { <-r.Context().Done() }, Drop: true})},
+	{"timeout", func(w *world) nsxsim.Rule {
+		return nsxsim.Rule{Hook: func(r *http.Request) { w.giveUp(r) }, Drop: true}
+	}},
 	{"restart-after", func(w *world) nsxsim.Rule {
 		return nsxsim.Rule{When: nsxsim.AfterCommit, Drop: true, Hook: func(*http.Request) { w.dead.Store(true) }}
 	}},
@@ -101,10 +102,6 @@ func TestFaultsOverHTTPS(t *testing.T) {
 func (w *world) strike(f fault, n int) {
 	w.t.Helper()
 	r := f.rule(w)
-	if f.name == "timeout" {
-		w.timeout = time.Second
-		w.restart()
-	}
 	r.Method, r.Nth = "POST,PUT,DELETE", n
 	_, err := w.sim.Faults().Add(r)
 	w.must(err)

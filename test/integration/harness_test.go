@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"net/http"
 	"slices"
 	"strings"
@@ -66,7 +67,6 @@ type world struct {
 	exclusive bool
 	nodes     []*corev1.Node
 	services  []*corev1.Service // that the audit sees
-	timeout   time.Duration     // of a call to NSX, in real time
 	foreign   map[string]string // documents of the foreign user by kind and id
 
 	*process
@@ -79,12 +79,13 @@ type process struct {
 	engine  *lb.Engine
 	backend *manager.Backend
 	dead    atomic.Bool
+	conns   sync.Map // net.Conn to NSX by its local address
 	end     func()
 }
 
 func newWorld(t *testing.T, o nsxsim.Options) *world {
 	t.Helper()
-	w := &world{t: t, clock: clocktesting.NewFakeClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)), exclusive: true, timeout: time.Minute}
+	w := &world{t: t, clock: clocktesting.NewFakeClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)), exclusive: true}
 	o.NewID = nsxsim.SequentialIDs()
 	w.sim = nsxsim.Start(t, o)
 	w.pool = nsxsim.Must(w.sim.AddIPPool("floating", "10.0.0.0/16", "10.0.0.1-10.0.20.250")).ID()
@@ -155,9 +156,11 @@ func (w *world) start() {
 			return transport.Credentials{Username: nsxsim.DefaultUsername, Password: nsxsim.DefaultPassword}, nil
 		},
 		Authentication: transport.Basic, RequestsPerSecond: 100000, Burst: 100000,
-		Timeout: w.timeout,
+		Timeout: 5 * time.Minute, // in real time, however busy the machine is; see giveUp
 		Rand:    func() float64 { return 0 },
-		Base:    &mortal{p, &http.Transport{MaxIdleConnsPerHost: 20, TLSClientConfig: &tls.Config{RootCAs: w.sim.CertPool(), MinVersion: tls.VersionTLS12}}},
+		Base: &mortal{p, &http.Transport{
+			DialContext: p.dial, MaxIdleConnsPerHost: 20, TLSClientConfig: &tls.Config{RootCAs: w.sim.CertPool(), MinVersion: tls.VersionTLS12},
+		}},
 	})
 	w.must(err)
 	p.backend = manager.New(manager.Options{
@@ -223,6 +226,22 @@ func (m *mortal) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
+func (p *process) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	c, err := new(net.Dialer).DialContext(ctx, network, addr)
+	if err == nil {
+		p.conns.Store(c.LocalAddr().String(), c)
+	}
+	return c, err
+}
+
+// giveUp closes the connection from which NSX has a request, as its client does that has waited for too long, and returns
+// when NSX has noticed.
+func (p *process) giveUp(r *http.Request) {
+	c, _ := p.conns.Load(r.RemoteAddr)
+	_ = c.(net.Conn).Close() // that it was closed before is as well
+	<-r.Context().Done()
+}
+
 func (w *world) must(err error) {
 	w.t.Helper()
 	if err != nil {
@@ -230,15 +249,16 @@ func (w *world) must(err error) {
 	}
 }
 
-// eventually polls a condition that real goroutines bring about, and lets the injected time go on.
+// eventually polls a condition that real goroutines bring about, and lets the injected time go on: by some minutes, in which
+// no audit comes by itself, however long the goroutines take.
 func (w *world) eventually(what string, ok func() bool) {
 	w.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline, began := time.Now().Add(time.Minute), w.clock.Now()
 	for !ok() {
 		if time.Now().After(deadline) {
 			w.t.Fatalf("waited in vain until %s", what)
 		}
-		if w.clock.HasWaiters() {
+		if w.clock.HasWaiters() && w.clock.Since(began) < 5*time.Minute {
 			w.clock.Step(100 * time.Millisecond)
 		}
 		time.Sleep(2 * time.Millisecond)

@@ -27,7 +27,7 @@ func TestHealth(t *testing.T) {
 		t.Skip("starts a whole cluster")
 	}
 	t.Setenv("TMPDIR", t.TempDir())
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	l, err := lab.Start(ctx, lab.Options{Nodes: 2})
 	if err != nil {

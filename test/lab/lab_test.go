@@ -28,7 +28,7 @@ func TestLab(t *testing.T) {
 	t.Setenv("TMPDIR", t.TempDir()) // other labs may follow on the same blocks
 	// After the labs are closed.
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
-	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 
 	const size = 2
@@ -141,7 +141,7 @@ func nodesComeAndGo(ctx context.Context, t *testing.T, l *lab.Lab) {
 func wantClosed(t *testing.T, l *lab.Lab) {
 	t.Helper()
 	// The test's context has ended when this is deferred.
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	if err := l.Close(ctx); err != nil {
 		t.Error(err)
@@ -153,7 +153,7 @@ func wantClosed(t *testing.T, l *lab.Lab) {
 
 func eventually(ctx context.Context, t *testing.T, what string, check func() error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	ticker := time.NewTicker(100 * time.Millisecond)
 	defer ticker.Stop()

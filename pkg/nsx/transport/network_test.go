@@ -19,25 +19,21 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	clocktesting "k8s.io/utils/clock/testing"
 )
 
-// realServer serves TLS on loopback, and counts connections.
-func realServer(t *testing.T, config *tls.Config, handler http.HandlerFunc) (s *httptest.Server, connections *atomic.Int32) {
-	s = httptest.NewUnstartedServer(handler)
+// realServer serves TLS on loopback.
+func realServer(t *testing.T, config *tls.Config, handler http.HandlerFunc) *httptest.Server {
+	s := httptest.NewUnstartedServer(handler)
 	s.Config.ErrorLog = log.New(io.Discard, "", 0)
 	s.TLS = config
-	connections = new(atomic.Int32)
-	s.Config.ConnState = func(_ net.Conn, state http.ConnState) {
-		if state == http.StateNew {
-			connections.Add(1)
-		}
-	}
 	s.StartTLS()
 	t.Cleanup(s.Close)
-	return s, connections
+	return s
 }
 
 func realTransport(t *testing.T, o Options) *Transport {
@@ -63,7 +59,7 @@ func rootsOf(s *httptest.Server) func() (*x509.CertPool, error) {
 func answerOK(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "{}") }
 
 func TestTLSIsVerified(t *testing.T) {
-	s, _ := realServer(t, nil, answerOK)
+	s := realServer(t, nil, answerOK)
 	for name, tt := range map[string]struct {
 		o    Options
 		want string
@@ -89,7 +85,7 @@ func TestTLSIsVerified(t *testing.T) {
 
 // TestRenewedAuthority: a manager whose certificate comes from another authority is trusted as soon as the file says so.
 func TestRenewedAuthority(t *testing.T) {
-	s, _ := realServer(t, nil, answerOK)
+	s := realServer(t, nil, answerOK)
 	var renewed, broken atomic.Bool
 	reads := 0
 	tr := realTransport(t, Options{Managers: []string{s.URL}, RootCAs: func() (*x509.CertPool, error) {
@@ -121,7 +117,7 @@ func TestRenewedAuthority(t *testing.T) {
 }
 
 func TestOldTLSIsRefused(t *testing.T) {
-	s, _ := realServer(t, &tls.Config{MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}, answerOK)
+	s := realServer(t, &tls.Config{MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}, answerOK)
 	tr := realTransport(t, Options{Managers: []string{s.URL}, RootCAs: rootsOf(s)})
 	if _, err := do(t.Context(), tr, "GET", aPool, ""); kinds(err) != "unavailable" {
 		t.Errorf("got %v, want unavailable", err)
@@ -132,7 +128,7 @@ func TestClientCertificate(t *testing.T) {
 	first, second := selfSigned(t, "first"), selfSigned(t, "second")
 	var accepted atomic.Pointer[x509.Certificate]
 	accepted.Store(first.Leaf)
-	s, _ := realServer(t, &tls.Config{ClientAuth: tls.RequireAnyClientCert}, func(w http.ResponseWriter, r *http.Request) {
+	s := realServer(t, &tls.Config{ClientAuth: tls.RequireAnyClientCert}, func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization")+r.Header.Get("Cookie") != "" {
 			t.Error("another proof was sent")
 		}
@@ -179,21 +175,50 @@ func selfSigned(t *testing.T, name string) *tls.Certificate {
 	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: leaf}
 }
 
-// TestConnectionIsReused makes calls with all kinds of answers, whose bodies are not all read by the caller.
+// pipes is a network in memory for connections: a listener, and the dialer for it.
+type pipes chan net.Conn
+
+func (p pipes) Accept() (net.Conn, error) {
+	if c, open := <-p; open {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+
+func (p pipes) Close() error   { close(p); return nil }
+func (p pipes) Addr() net.Addr { return &net.TCPAddr{} }
+
+func (p pipes) dial(context.Context, string, string) (net.Conn, error) {
+	ours, theirs := net.Pipe()
+	p <- theirs
+	return ours, nil
+}
+
+// TestConnectionIsReused makes calls with all kinds of answers, whose bodies are not all read by the caller. It does so in
+// virtual time: net/http gives up a connection whose request it has not seen to be written 50 ms after the answer.
 func TestConnectionIsReused(t *testing.T) {
 	answers := []int{200, 404, 412, 400, 200, 500, 201}
-	var n atomic.Int32
-	s, connections := realServer(t, nil, func(w http.ResponseWriter, _ *http.Request) {
-		w.WriteHeader(answers[int(n.Add(1)-1)%len(answers)])
-		_, _ = io.WriteString(w, strings.Repeat("x", 100_000))
+	synctest.Test(t, func(t *testing.T) {
+		n, connections, network := 0, 0, make(pipes)
+		s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(answers[n%len(answers)])
+			n++
+			_, _ = io.WriteString(w, strings.Repeat("x", 100_000))
+		})}
+		go func() { _ = s.Serve(network) }()
+		defer s.Close()
+		tr := realTransport(t, Options{Managers: []string{"http://localhost"}})
+		tr.base.(*connector).current.Load().DialContext = func(ctx context.Context, kind, addr string) (net.Conn, error) {
+			connections++
+			return network.dial(ctx, kind, addr)
+		}
+		for range 2 * len(answers) {
+			_, _ = tr.RoundTrip(request(t.Context(), "PUT", aPool, "{}"))
+		}
+		if n != 2*len(answers) || connections != 1 {
+			t.Errorf("%d requests on %d connections, want %d on 1", n, connections, 2*len(answers))
+		}
 	})
-	tr := realTransport(t, Options{Managers: []string{s.URL}, RootCAs: rootsOf(s)})
-	for range 2 * len(answers) {
-		_, _ = tr.RoundTrip(request(t.Context(), "PUT", aPool, "{}"))
-	}
-	if c := connections.Load(); c != 1 {
-		t.Errorf("%d connections, want 1", c)
-	}
 }
 
 // TestConnectionDies kills connections after the request has come, and before the answer.
@@ -212,7 +237,7 @@ func TestConnectionDies(t *testing.T) {
 			t.Run(method, func(t *testing.T) {
 				var mu sync.Mutex
 				var bodies []string
-				s, _ := realServer(t, nil, func(w http.ResponseWriter, r *http.Request) {
+				s := realServer(t, nil, func(w http.ResponseWriter, r *http.Request) {
 					if r.URL.Path != aPool {
 						return
 					}
@@ -245,16 +270,10 @@ func TestConnectionDies(t *testing.T) {
 	}
 }
 
-// TestManagerIsDown fails over from a port where nobody listens, with a POST too.
+// TestManagerIsDown fails over from a port where nobody listens, and which is given to nobody, with a POST too.
 func TestManagerIsDown(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	nobody := l.Addr().String()
-	l.Close()
-	s, _ := realServer(t, nil, answerOK)
-	tr := realTransport(t, Options{Managers: []string{"https://" + nobody, s.URL}, RootCAs: rootsOf(s)})
+	s := realServer(t, nil, answerOK)
+	tr := realTransport(t, Options{Managers: []string{"https://127.0.0.1:1", s.URL}, RootCAs: rootsOf(s)})
 	if got, err := do(t.Context(), tr, "POST", aPool, "{}"); err != nil || got != "{}" {
 		t.Errorf("got %q, %v", got, err)
 	}
@@ -263,9 +282,9 @@ func TestManagerIsDown(t *testing.T) {
 // TestRedirectIsNotFollowed goes through an http.Client, which follows redirects by itself when it gets to see one.
 func TestRedirectIsNotFollowed(t *testing.T) {
 	var followed atomic.Bool
-	elsewhere, _ := realServer(t, nil, func(http.ResponseWriter, *http.Request) { followed.Store(true) })
+	elsewhere := realServer(t, nil, func(http.ResponseWriter, *http.Request) { followed.Store(true) })
 	var calls atomic.Int32
-	s, _ := realServer(t, nil, func(w http.ResponseWriter, r *http.Request) {
+	s := realServer(t, nil, func(w http.ResponseWriter, r *http.Request) {
 		calls.Add(1)
 		http.Redirect(w, r, elsewhere.URL+"/steal", http.StatusTemporaryRedirect)
 	})
@@ -282,12 +301,15 @@ func TestRedirectIsNotFollowed(t *testing.T) {
 	}
 }
 
+// TestTimeoutOfATry lets the time be over when the manager has the request, however long the connection took.
 func TestTimeoutOfATry(t *testing.T) {
-	s, _ := realServer(t, nil, func(_ http.ResponseWriter, r *http.Request) {
+	clock := clocktesting.NewFakeClock(time.Now())
+	s := realServer(t, nil, func(_ http.ResponseWriter, r *http.Request) {
+		clock.Step(time.Second)
 		<-r.Context().Done()
 		panic(http.ErrAbortHandler) // an answer could still reach the client while it hangs up
 	})
-	tr := realTransport(t, Options{Managers: []string{s.URL}, RootCAs: rootsOf(s), Timeout: 50 * time.Millisecond})
+	tr := realTransport(t, Options{Managers: []string{s.URL}, RootCAs: rootsOf(s), Timeout: time.Second, Clock: clock})
 	if _, err := do(t.Context(), tr, "POST", aPool, ""); kinds(err) != "ambiguous" || !errors.Is(err, errTimeout) {
 		t.Errorf("got %v, want ambiguous for a time-out", err)
 	}

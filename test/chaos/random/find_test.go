@@ -23,7 +23,7 @@ func TestBrokenRuleIsFound(t *testing.T) {
 			nsxsim.Must(p.Sim.As("a").Update(nsxsim.KindVirtualServer, p.Foreign.VirtualServer, func(o nsxsim.Object) { o["enabled"] = false }))
 		}
 	}}
-	f := find(t, seed, slices.Insert(list, restEvery*2-1, wrong), time.Minute)
+	f := find(t, seed, slices.Insert(list, restEvery*2-1, wrong), time.Hour)
 	if f == nil {
 		t.Fatal("the broken rule is not noticed")
 	}
@@ -83,7 +83,7 @@ func TestShrink(t *testing.T) {
 		tried++
 		has := func(n int) bool { return slices.ContainsFunc(list, func(s step) bool { return s.number == n }) }
 		return has(17) && has(71)
-	}, time.Now().Add(time.Minute))
+	}, time.Now().Add(time.Hour))
 	if numbers(got) != "17,71" || tried > 60 {
 		t.Errorf("left are %s after %d tries, want 17,71 after fewer than 60", numbers(got), tried)
 	}

@@ -27,7 +27,7 @@ var (
 
 func get(t *testing.T, url string) echo.Answer {
 	t.Helper()
-	client := &http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true},
 		DialContext:       (&net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 7, 7)}}).DialContext,
@@ -86,7 +86,7 @@ func TestUDPAnswersEachDatagram(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close() }()
-	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	for _, word := range []string{"one", "two"} {
 		if _, err := conn.Write([]byte(word)); err != nil {
 			t.Fatal(err)
@@ -125,7 +125,7 @@ func TestShutdownLetsRequestsInFlightEnd(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	s.Shutdown(ctx)
-	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	body, err := io.ReadAll(conn)
 	if err != nil || len(body) == 0 {
 		t.Errorf("request in flight: %q, %v", body, err)

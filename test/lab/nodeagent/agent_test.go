@@ -199,11 +199,15 @@ func testProtocols(c *cluster) {
 func testGrace(c *cluster) {
 	svc := c.service("grace", nil)
 	port := svc.Spec.Ports[0].NodePort
-	c.pod("grace-1", "node-1", "grace", func(s *corev1.PodSpec) { s.TerminationGracePeriodSeconds = ptr.To[int64](2) })
+	c.pod("grace-1", "node-1", "grace", func(s *corev1.PodSpec) { s.TerminationGracePeriodSeconds = ptr.To[int64](600) })
 	c.eventually("answers", func() error { _, err := c.ask(1, "tcp4", port); return err })
-	if err := c.client.CoreV1().Pods("default").Delete(c.Context(), "grace-1", metav1.DeleteOptions{}); err != nil {
-		c.Fatal(err)
+	terminate := func(o metav1.DeleteOptions) {
+		c.Helper()
+		if err := c.client.CoreV1().Pods("default").Delete(c.Context(), "grace-1", o); err != nil {
+			c.Fatal(err)
+		}
 	}
+	terminate(metav1.DeleteOptions{})
 	c.eventually("terminating, and serving", func() error {
 		pod, err := c.client.CoreV1().Pods("default").Get(c.Context(), "grace-1", metav1.GetOptions{})
 		if err != nil || pod.DeletionTimestamp == nil {
@@ -212,6 +216,7 @@ func testGrace(c *cluster) {
 		_, err = c.ask(2, "tcp4", port)
 		return err
 	})
+	terminate(metav1.DeleteOptions{GracePeriodSeconds: ptr.To[int64](1)}) // enough of it
 	c.eventually("gone", func() error {
 		if _, err := c.ask(2, "tcp4", port); !errors.Is(err, syscall.ECONNREFUSED) {
 			return fmt.Errorf("%w, want connection refused", err)
@@ -318,7 +323,7 @@ func testDeletion(c *cluster) {
 // eventually waits until f returns nil.
 func (c *cluster) eventually(what string, f func() error) {
 	c.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		err := f()
 		if err == nil {
@@ -385,7 +390,7 @@ func (c *cluster) pod(name, node, app string, edit func(*corev1.PodSpec)) {
 func (c *cluster) ask(node int, network string, port int32) (echo.Answer, error) {
 	to := netip.AddrPortFrom(c.block.Node(node), uint16(port)).String()
 	from := netip.AddrPortFrom(c.block.Client(1), 0)
-	d := net.Dialer{Timeout: 5 * time.Second, LocalAddr: net.TCPAddrFromAddrPort(from)}
+	d := net.Dialer{Timeout: time.Minute, LocalAddr: net.TCPAddrFromAddrPort(from)}
 	var conn net.Conn
 	var err error
 	switch network {
@@ -401,7 +406,7 @@ func (c *cluster) ask(node int, network string, port int32) (echo.Answer, error)
 		return echo.Answer{}, err
 	}
 	defer func() { _ = conn.Close() }()
-	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(time.Minute))
 	if _, err := io.WriteString(conn, "GET / HTTP/1.0\r\n\r\n"); err != nil {
 		return echo.Answer{}, err
 	}
@@ -423,7 +428,7 @@ func (c *cluster) ask(node int, network string, port int32) (echo.Answer, error)
 // wantStatus waits until a health check of a node answers with a status code.
 func (c *cluster) wantStatus(node int, port int32, want int) {
 	c.Helper()
-	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
 	c.eventually(fmt.Sprintf("health check %d of node %d", port, node), func() error {
 		req, err := http.NewRequestWithContext(context.WithoutCancel(c.Context()), http.MethodGet,
 			fmt.Sprintf("http://%s/healthz", netip.AddrPortFrom(c.block.Node(node), uint16(port))), nil)
