@@ -24,14 +24,9 @@ const (
 )
 
 func TestMain(m *testing.M) {
-	klog.LogToStderr(false)
-	klog.SetOutput(discard{})
+	klog.SetLogger(klog.Logger{}) // nobody reads it here
 	goleak.VerifyTestMain(m)
 }
-
-type discard struct{}
-
-func (discard) Write(b []byte) (int, error) { return len(b), nil }
 
 // world is an NSX and a controller in virtual time. Nobody in it may wait for a mutex while its holder waits for time to
 // pass, for time stands still then: so what the cluster shares is made before many Services come at once.

@@ -16,6 +16,7 @@ import (
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/lb"
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsx"
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim"
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/bench"
 )
 
 // auditInterval is the config's default, with the tenth by which it is spread.
@@ -170,7 +171,7 @@ var edits = []struct {
 	},
 		nsx.KindPool, "somebody"},
 	{"own monitor edited", localPolicy, editMonitor(func(o nsxsim.Object) { o["monitor_port"] = "1" }),
-		func(w *world, svc *corev1.Service) bool { return w.monitorOf(svc).String("monitor_port") == "32000" },
+		func(w *world, svc *corev1.Service) bool { return w.monitorOf(svc).String("monitor_port") == "31999" },
 		nsx.KindMonitor, "somebody"},
 	{"nodes taken from their IP set", localPolicy, func(w *world, svc *corev1.Service) {
 		_, err := w.sim.As("somebody").Update(nsxsim.KindIPSet, w.setOf(svc).ID(), func(o nsxsim.Object) { o["ip_addresses"] = []string{"192.168.9.9"} })
@@ -212,7 +213,7 @@ func closed(w *world, svc *corev1.Service) bool {
 }
 
 func sticky() *corev1.Service {
-	svc := service("web", cluster, "80")
+	svc := bench.Service("web", cluster, "80")
 	seconds := int32(600)
 	svc.Spec.SessionAffinity = corev1.ServiceAffinityClientIP
 	svc.Spec.SessionAffinityConfig = &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: &seconds}}
@@ -298,7 +299,7 @@ func TestAuditPutsRightWhatSomebodyChanged(t *testing.T) {
 			w.exclusive = false // what somebody else has allocated is none of the audit's business
 			w.start()
 			svc := w.published(e.service())
-			w.published(service("other", cluster, "80")) // shares the node pool
+			w.published(bench.Service("other", cluster, "80")) // shares the node pool
 			ip := externalIP(svc)
 			e.change(w, svc)
 			if e.right(w, svc) {
@@ -374,9 +375,9 @@ func TestAuditWritesNothingWhenAllIsRight(t *testing.T) {
 	w := newWorld(t, nsxsim.Options{})
 	w.exclusive = false // what somebody else has allocated is none of the audit's business
 	w.start()
-	w.published(service("web", cluster, "80"))
-	w.published(service("dns", local, "53", "53/UDP"))
-	restricted := service("restricted", cluster, "80")
+	w.published(bench.Service("web", cluster, "80"))
+	w.published(bench.Service("dns", local, "53", "53/UDP"))
+	restricted := bench.Service("restricted", cluster, "80")
 	restricted.Spec.LoadBalancerSourceRanges = []string{"198.51.100.128/25", "198.51.100.9/25", "192.0.2.1/32"}
 	w.published(restricted)
 	w.sim.Journal().Reset()
@@ -393,7 +394,7 @@ func TestOneAuditRestoresClientsOfAllServices(t *testing.T) {
 	w.start()
 	var services []*corev1.Service
 	for _, name := range []string{"a", "b", "c"} {
-		svc := service(name, cluster, "80")
+		svc := bench.Service(name, cluster, "80")
 		svc.Spec.LoadBalancerSourceRanges = []string{"192.0.2.0/24"}
 		services = append(services, w.published(svc))
 	}
@@ -422,8 +423,8 @@ func TestAuditRemovesOrphansAtTheSecondSighting(t *testing.T) {
 	w := newWorld(t, nsxsim.Options{})
 	w.exclusive = false // what somebody else has allocated is none of the audit's business
 	w.start()
-	stays := w.published(service("stays", cluster, "80"))
-	gone := w.published(service("gone", local, "80"))
+	stays := w.published(bench.Service("stays", cluster, "80"))
+	gone := w.published(bench.Service("gone", local, "80"))
 	w.mu.Lock()
 	w.services = []*corev1.Service{stays} // the other one was deleted while nobody looked, finalizer and all
 	w.mu.Unlock()
@@ -447,7 +448,7 @@ func TestAuditReclaimsAddressesOfExclusivePoolsAlone(t *testing.T) {
 		w := newWorld(t, nsxsim.Options{})
 		w.exclusive = exclusive
 		w.start()
-		svc := w.published(service("web", cluster, "80"))
+		svc := w.published(bench.Service("web", cluster, "80"))
 		w.audits(1)
 		if !slices.Contains(w.sim.Allocations(w.pool), "10.0.0.7") {
 			t.Fatal("released at the first sighting")
@@ -472,7 +473,7 @@ func TestAuditReclaimsAddressesOfExclusivePoolsAlone(t *testing.T) {
 func TestAuditKeepsTheAddressOfAServiceThatCannotBePutRight(t *testing.T) {
 	w := newWorld(t, nsxsim.Options{}) // with an exclusive pool
 	w.start()
-	svc := w.published(service("web", cluster, "80"))
+	svc := w.published(bench.Service("web", cluster, "80"))
 	ip := externalIP(svc)
 	id := w.virtualServer(svc).ID()
 	w.detach(id)
@@ -507,7 +508,7 @@ func TestAuditKeepsTheAddressOfAServiceThatCannotBePutRight(t *testing.T) {
 func TestAuditsOnDemandInARowRemoveNothing(t *testing.T) {
 	w := newWorld(t, nsxsim.Options{})
 	w.start()
-	gone := w.published(service("gone", cluster, "80"))
+	gone := w.published(bench.Service("gone", cluster, "80"))
 	w.mu.Lock()
 	w.services = nil
 	w.mu.Unlock()
@@ -549,7 +550,7 @@ func TestAllMembersDown(t *testing.T) {
 			w := newWorld(t, nsxsim.Options{})
 			w.exclusive = false
 			w.start()
-			w.published(service("web", tc.policy, "80"))
+			w.published(bench.Service("web", tc.policy, "80"))
 			health := func(up bool, nodes ...*corev1.Node) {
 				for _, n := range nodes {
 					w.sim.SetMemberHealth(netip.MustParseAddr(n.Status.Addresses[0].Address), up)

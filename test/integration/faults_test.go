@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim"
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/bench"
 )
 
 // A fault is something that happens to one call, once, on the way over a real connection.
@@ -33,10 +34,10 @@ var faults = []fault{
 	}},
 }
 
-func threePorts() *corev1.Service  { return service("web", cluster, "80", "443", "8080") }
-func localPolicy() *corev1.Service { return service("web", local, "80") }
+func threePorts() *corev1.Service  { return bench.Service("web", cluster, "80", "443", "8080") }
+func localPolicy() *corev1.Service { return bench.Service("web", local, "80") }
 func restricted() *corev1.Service {
-	svc := service("web", cluster, "53", "53/UDP")
+	svc := bench.Service("web", cluster, "53", "53/UDP")
 	svc.Spec.LoadBalancerSourceRanges = []string{"192.0.2.0/24"}
 	return svc
 }
@@ -74,7 +75,7 @@ func TestFaultsOverHTTPS(t *testing.T) {
 				t.Parallel()
 				w := newWorld(t, nsxsim.Options{})
 				w.start()
-				other := service("other", local, "80")
+				other := bench.Service("other", local, "80")
 				w.ensure(other)
 				svc := restricted()
 				act := create

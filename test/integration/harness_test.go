@@ -18,8 +18,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.uber.org/goleak"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/klog/v2"
 	clocktesting "k8s.io/utils/clock/testing"
 
@@ -29,17 +27,13 @@ import (
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsx/manager"
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsx/transport"
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim"
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/bench"
 )
 
 func TestMain(m *testing.M) {
-	klog.LogToStderr(false)
-	klog.SetOutput(discard{})
+	klog.SetLogger(klog.Logger{}) // nobody reads it here
 	goleak.VerifyTestMain(m)
 }
-
-type discard struct{}
-
-func (discard) Write(b []byte) (int, error) { return len(b), nil }
 
 const clusterUID = "0c5c1f2e-cluster"
 
@@ -85,14 +79,11 @@ type process struct {
 
 func newWorld(t *testing.T, o nsxsim.Options) *world {
 	t.Helper()
-	w := &world{t: t, clock: clocktesting.NewFakeClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)), exclusive: true}
+	w := &world{t: t, clock: clocktesting.NewFakeClock(time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)), exclusive: true, nodes: bench.Nodes(3)}
 	o.NewID = nsxsim.SequentialIDs()
 	w.sim = nsxsim.Start(t, o)
 	w.pool = nsxsim.Must(w.sim.AddIPPool("floating", "10.0.0.0/16", "10.0.0.1-10.0.20.250")).ID()
 	w.lb = nsxsim.Must(w.sim.AddLBService("lb", "LARGE", nsxsim.Must(w.sim.AddTier1("t1")).ID())).ID()
-	for i := range 3 {
-		w.nodes = append(w.nodes, node(i))
-	}
 	w.makeForeign()
 	return w
 }
@@ -307,41 +298,6 @@ func (w *world) remove(svc *corev1.Service) {
 		}
 		return w.engine.Delete(w.t.Context(), svc)
 	})
-}
-
-func node(i int) *corev1.Node {
-	return &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("node-%d", i)},
-		Status: corev1.NodeStatus{
-			Addresses:  []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: fmt.Sprintf("192.168.%d.%d", i/250, i%250+1)}},
-			Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}},
-		},
-	}
-}
-
-// service is a Service of type LoadBalancer on the ports, written "80", "53/UDP".
-func service(name string, policy corev1.ServiceExternalTrafficPolicy, ports ...string) *corev1.Service {
-	svc := &corev1.Service{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name, UID: types.UID("uid-" + name)},
-		Spec: corev1.ServiceSpec{
-			Type: corev1.ServiceTypeLoadBalancer, ExternalTrafficPolicy: policy, IPFamilies: []corev1.IPFamily{corev1.IPv4Protocol},
-		},
-	}
-	if policy == corev1.ServiceExternalTrafficPolicyLocal {
-		svc.Spec.HealthCheckNodePort = 32000
-	}
-	for i, p := range ports {
-		number, protocol, _ := strings.Cut(p, "/")
-		if protocol == "" {
-			protocol = "TCP"
-		}
-		var n int32
-		_, _ = fmt.Sscan(number, &n) // test input
-		svc.Spec.Ports = append(svc.Spec.Ports, corev1.ServicePort{
-			Name: fmt.Sprintf("p%d", i), Protocol: corev1.Protocol(protocol), Port: n, NodePort: 30000 + int32(i),
-		})
-	}
-	return svc
 }
 
 const (

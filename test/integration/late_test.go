@@ -10,6 +10,7 @@ import (
 
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/config"
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim"
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/bench"
 )
 
 // lateWrite is a write that NSX holds on to: its sender gives up, looks it up in vain, and goes on without it; then it is
@@ -64,7 +65,7 @@ func TestLateCommits(t *testing.T) {
 				w.recordForeignAllocation()
 				w.start()
 				if others {
-					services = []*corev1.Service{service("other", cluster, "80"), service("other-local", local, "80")}
+					services = []*corev1.Service{bench.Service("other", cluster, "80"), bench.Service("other-local", local, "80")}
 					for _, svc := range services {
 						w.ensure(svc)
 					}

@@ -9,6 +9,7 @@ import (
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/lb"
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsx"
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim"
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/bench"
 )
 
 // TestSourceRangesNeedAccessLists: NSX before 3.0 lets everybody in whatever a virtual server says, so that a Service with
@@ -29,7 +30,7 @@ func TestSourceRangesNeedAccessLists(t *testing.T) {
 	}
 	w.check()
 
-	open := service("open", cluster, "80")
+	open := bench.Service("open", cluster, "80")
 	w.ensure(open)
 	open.Spec.LoadBalancerSourceRanges = []string{"192.0.2.0/24"}
 	open.Spec.Ports[0].Port = 81

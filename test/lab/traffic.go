@@ -19,7 +19,7 @@ import (
 )
 
 // requestTimeout bounds one request from outside the cluster.
-const requestTimeout = 5 * time.Second
+const requestTimeout = 10 * time.Second
 
 // Ports are those that Services of a lab can be reached on in place of 80 and 443, which not every user may bind.
 type Ports struct{ HTTP, HTTPS uint16 }

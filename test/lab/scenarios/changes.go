@@ -99,7 +99,7 @@ func stays(s *Stage) {
 		})
 		unchanged("policy " + policy)
 	}
-	ctx, cancel := context.WithTimeout(s.ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(s.ctx, time.Minute)
 	defer cancel()
 	s.need(s.Controller.Restart(ctx))
 	addPort(9003)

@@ -217,7 +217,7 @@ func (s *Stage) noMember(ip, address string) {
 // addNodes gives the cluster further nodes and waits until they are initialized. remove takes away what is left of them.
 func (s *Stage) addNodes(n int) (added []string, remove func()) {
 	remove = func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), time.Minute)
 		defer cancel()
 		for _, name := range added {
 			err := s.RemoveNode(name)

@@ -114,7 +114,7 @@ func url(scheme, ip string, port int) string {
 // answer: NSX takes a moment to listen.
 func (s *Stage) answers(url string, n int) []echo.Answer {
 	var all []echo.Answer
-	s.eventually("an answer of "+url, 5*time.Second, func() error {
+	s.eventually("an answer of "+url, ipWithin, func() error {
 		_, err := s.HTTPGet(s.ctx, url)
 		return err
 	})

@@ -42,7 +42,7 @@ func sourceLocal(s *Stage) {
 		if slices.Contains(with, name) {
 			want = "200"
 		}
-		s.eventually("health check of "+name, 5*time.Second, func() error {
+		s.eventually("health check of "+name, ipWithin, func() error {
 			if got := s.curl("-o", "/dev/null", "-w", "%{http_code}", url("http", address, check)+"/healthz"); got != want {
 				return fmt.Errorf("it says %s, want %s", got, want)
 			}

@@ -169,7 +169,7 @@ func (s *Stage) kubectl(args ...string) string {
 
 // curl types a command, which must succeed, and returns its output.
 func (s *Stage) curl(args ...string) string {
-	out, err := s.command("curl", append([]string{"-sS", "--max-time", "5"}, args...)...)
+	out, err := s.command("curl", append([]string{"-sS", "--max-time", "10"}, args...)...)
 	s.need(err)
 	return out
 }
