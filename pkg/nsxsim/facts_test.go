@@ -490,8 +490,10 @@ func TestFacts(t *testing.T) {
 			}, status: 200, body: `{"members":[{"status":"UP"},{"status":"UP"}]}`},
 		},
 	}
-	for section, more := range managerFacts() {
-		sections[section] = append(sections[section], more...)
+	for _, further := range []map[string][]fact{managerFacts(), restOfFacts()} {
+		for section, more := range further {
+			sections[section] = append(sections[section], more...)
+		}
 	}
 	sections["policy"] = policyFacts()
 	for _, section := range []string{"versions", "surface", "shapes", "semantics", "errors", "unsettled", "policy"} {
