@@ -224,7 +224,7 @@ func (s *Sim) groupMember(m document) *object {
 }
 
 // effectiveAddresses gives what the IP sets in a group hold, as it was written, and the
-// addresses of the virtual machines in it, each once.
+// addresses of the virtual machines in it or behind its ports and switches, each once.
 func (s *Sim) effectiveAddresses(groupID string) []string {
 	var addresses []string
 	seen := map[string]bool{}
@@ -240,7 +240,16 @@ func (s *Sim) effectiveAddresses(groupID string) []string {
 	for _, set := range contents.sets {
 		add(set.doc.strs("ip_addresses"))
 	}
-	for _, vm := range contents.machines {
+	found := contents.machines
+	for _, port := range contents.ports {
+		found = append(found, s.behind(port)...)
+	}
+	for _, net := range contents.switches {
+		for _, port := range s.store.referrersOf(objectRef{KindLogicalSwitch, net.id}, KindLogicalPort) {
+			found = append(found, s.behind(port)...)
+		}
+	}
+	for _, vm := range found {
 		add(vm.doc.strs("ip_addresses"))
 	}
 	return addresses

@@ -22,7 +22,7 @@ func networkKinds() []*kind {
 			filters: map[string]func(document, string) bool{"transport_type": equals("transport_type")},
 		},
 		{
-			name: KindLogicalSwitch, path: "logical-switches", types: []string{"LogicalSwitch"}, removed: removedLB,
+			name: KindLogicalSwitch, path: "logical-switches", types: []string{"LogicalSwitch"}, removed: removedLB, traffic: true,
 			fields: []field{
 				{name: "transport_zone_id", shape: stringShape, required: true, ref: []Kind{KindTransportZone}},
 				{name: "admin_state", shape: stringShape, required: true, oneOf: []string{"UP", "DOWN"}},
@@ -35,7 +35,7 @@ func networkKinds() []*kind {
 			filters: map[string]func(document, string) bool{"transport_zone_id": equals("transport_zone_id")},
 		},
 		{
-			name: KindLogicalPort, path: "logical-ports", types: []string{"LogicalPort"}, removed: removedLB,
+			name: KindLogicalPort, path: "logical-ports", types: []string{"LogicalPort"}, removed: removedLB, traffic: true,
 			fields: []field{
 				{name: "logical_switch_id", shape: stringShape, required: true, ref: []Kind{KindLogicalSwitch}},
 				{name: "admin_state", shape: stringShape, required: true, oneOf: []string{"UP", "DOWN"}},

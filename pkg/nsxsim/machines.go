@@ -12,7 +12,8 @@ import (
 // are made by inventories and tests.
 
 // KindVirtualMachine has what the Manager API tells of virtual machines, and beside that
-// ip_addresses, the addresses of its one interface. An object's id is its external_id.
+// ip_addresses, the addresses of its one interface, and lport_attachment_id, by which
+// that is attached to a logical port. An object's id is its external_id.
 const KindVirtualMachine Kind = "VirtualMachine"
 
 func machineKind() *kind {
@@ -21,7 +22,8 @@ func machineKind() *kind {
 		fields: []field{
 			{name: "external_id", shape: stringShape},
 			{name: "ip_addresses", shape: listShape, item: &field{shape: stringShape, check: checkAddress}},
-			{name: "compute_ids", shape: listShape, def: "[]", item: &field{shape: stringShape}},
+			{name: "lport_attachment_id", shape: stringShape},
+			{name: "compute_ids", shape: listShape, item: &field{shape: stringShape}},
 			{name: "power_state", shape: stringShape, def: `"VM_RUNNING"`, oneOf: []string{"VM_RUNNING", "VM_STOPPED", "VM_SUSPENDED", "UNKNOWN"}},
 			{name: "type", shape: stringShape, def: `"REGULAR"`, oneOf: []string{"EDGE", "SERVICE", "REGULAR", "MGMT"}},
 			{name: "guest_info", shape: objectShape, fields: []field{
@@ -29,23 +31,37 @@ func machineKind() *kind {
 				{name: "computer_name", shape: stringShape},
 			}},
 		},
+		keys: func(doc document) []string { return []string{attachedKey(doc.str("lport_attachment_id"))} },
 		check: func(c *change) *Error {
 			if given := c.doc.str("external_id"); given != "" && given != c.id {
 				return invalid("external_id must be the id")
 			}
 			c.doc.set("external_id", c.id)
 			c.doc.set("local_id_on_host", c.id)
+			if !c.doc.has("compute_ids") {
+				c.doc.set("compute_ids", []string{"externalId:" + c.id, "instanceUuid:" + c.id, "biosUuid:" + c.id})
+			}
+			if c.doc.str("lport_attachment_id") == "" {
+				c.doc.set("lport_attachment_id", uuid.NewSHA1(uuid.NameSpaceURL, []byte("vif/"+c.id)))
+			}
 			c.doc.set("host_id", freshID("host"))
 			return nil
 		},
 	}
 }
 
+func attachedKey(id string) string { return "vif/" + id }
+
+// behind gives the virtual machines whose interfaces are attached to a port.
+func (s *Sim) behind(port *object) []*object {
+	return s.store.withKey(attachedKey(port.doc.object("attachment").str("id")))
+}
+
 // machine shows a virtual machine as the Manager API does, to which it is no object.
 func machine(vm *object) document {
 	doc := vm.doc.clone()
 	for name := range doc {
-		if name == "id" || name == "ip_addresses" || name[0] == '_' {
+		if slices.Contains([]string{"id", "ip_addresses", "lport_attachment_id"}, name) || name[0] == '_' {
 			delete(doc, name)
 		}
 	}
@@ -73,11 +89,10 @@ const machines = "/infra/realized-state/enforcement-points/default/virtual-machi
 
 // machineNIC is the interface of a virtual machine.
 func machineNIC(vm *object) map[string]any {
-	id := uuid.NewSHA1(uuid.NameSpaceURL, []byte("vif/"+vm.id))
 	return map[string]any{
 		"resource_type": "VirtualNetworkInterface", "external_id": vm.id + "-4000", "owner_vm_id": vm.id, "owner_vm_type": vm.doc["type"],
 		"display_name": "Network adapter 1", "device_name": "Network adapter 1", "device_key": "4000", "host_id": vm.doc["host_id"],
-		"vm_local_id_on_host": vm.id, "lport_attachment_id": id.String(), "_last_sync_time": vm.doc["_last_modified_time"],
+		"vm_local_id_on_host": vm.id, "lport_attachment_id": vm.doc["lport_attachment_id"], "_last_sync_time": vm.doc["_last_modified_time"],
 		"ip_address_info": []any{map[string]any{"source": "VM_TOOLS", "ip_addresses": vm.doc.strs("ip_addresses")}},
 	}
 }

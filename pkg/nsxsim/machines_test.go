@@ -222,6 +222,25 @@ func TestManagerGroupsFindMachines(t *testing.T) {
 	}
 }
 
+// What is attached to a port is in a group with the port, or with its switch.
+func TestMachinesBehindPorts(t *testing.T) {
+	r := withMachines(t)
+	r.must("PATCH", "/infra/segments/s", doc{"tags": []doc{{"scope": "net", "tag": "front"}}})
+	net := r.must("GET", "/infra/segments/s", nil).String("unique_id")
+	vif := r.do("GET", "/fabric/vifs?owner_vm_id=web-2", nil).results()[0].String("lport_attachment_id")
+	r.create("/logical-ports", doc{"logical_switch_id": net, "admin_state": "UP", "tags": []doc{{"scope": "of", "tag": "web-2"}}, "attachment": doc{"id": vif, "attachment_type": "VIF"}})
+	for name, expression := range map[string]doc{
+		"by-segment": {"resource_type": "PathExpression", "paths": []string{"/infra/segments/s"}},
+		"by-tag":     {"resource_type": "Condition", "member_type": "Segment", "key": "Tag", "operator": "EQUALS", "value": "net|front"},
+		"by-port":    {"resource_type": "Condition", "member_type": "SegmentPort", "key": "Tag", "operator": "EQUALS", "value": "of|web-2"},
+	} {
+		r.must("PATCH", "/infra/domains/default/groups/"+name, doc{"expression": []doc{expression}})
+		if a := r.call("GET", "/infra/domains/default/groups/"+name+"/members/ip-addresses", nil); !holds(map[string]any(a.body), parsed(t, `{"results":["10.0.0.2","fd00::2"]}`)) {
+			t.Errorf("%s: %s", name, a.raw)
+		}
+	}
+}
+
 // A group tells what is in it by path, and a segment in it cannot be deleted.
 func TestSegmentsInGroups(t *testing.T) {
 	r := withMachines(t)
