@@ -196,6 +196,9 @@ func (e *Engine) converge(ctx context.Context, svc *corev1.Service, want Fronten
 	refreshed := false
 	told := map[Notice]bool{}
 	for try := 1; ; try++ {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		now := e.o.Clock.Now()
 		var failed several
 		plan, err := Diff(want, e.inv().Observe(want.Owner), e.inv(), e.o.ClusterUID)

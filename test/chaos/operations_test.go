@@ -202,6 +202,10 @@ var operations = []operation{
 	{name: "make-lb-service", do: gateway()},
 	{name: "remove-lb-service", before: gateway(), do: gone},
 	{name: "restart", before: bothProtocols(), do: func(s *stage) { s.Start() }},
+	{name: "audit-by-a-stale-list", addresses: none, before: onePort(), do: inTurn(
+		func(s *stage) { s.Unlist("web"); s.Audit() },
+		func(s *stage) { s.List(); s.Audit() },
+	)},
 	{name: "replace-in-the-middle", do: func(s *stage) {
 		threePorts()(s)
 		s.Wait(60 * time.Millisecond)

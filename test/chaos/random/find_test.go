@@ -10,7 +10,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim"
-	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/chaos/world"
 )
 
 // TestBrokenRuleIsFound: among many steps, one breaks a rule, if there is a Service by then. It is found, and of the others
@@ -35,17 +34,6 @@ func TestBrokenRuleIsFound(t *testing.T) {
 	}
 	if d := cmp.Diff(f.Result, play(t, seed, f.list)); d != "" {
 		t.Errorf("played again (-first +second):\n%s", d)
-	}
-}
-
-// TestSameSeedSamePlay: what a seed finds can be found again.
-func TestSameSeedSamePlay(t *testing.T) {
-	var results [2]world.Result
-	for i := range results {
-		results[i] = play(t, 5, steps(5, 40))
-	}
-	if d := cmp.Diff(results[0], results[1]); d != "" {
-		t.Errorf("(-first +second):\n%s", d)
 	}
 }
 

@@ -45,7 +45,12 @@ const takeover = 15 * time.Second
 // play plays steps in the world of a seed until an invariant breaks, and rests at the end.
 func play(t *testing.T, seed uint64, list []step) world.Result {
 	t.Helper()
-	o := options(seed)
+	return playIn(t, options(seed), list)
+}
+
+// playIn is play with options of one's own.
+func playIn(t *testing.T, o world.Options, list []step) world.Result {
+	t.Helper()
 	return world.Play(t, o, func(w *world.World) {
 		p := &player{World: w, o: o, down: map[string]time.Time{}}
 		for _, c := range w.Clusters() {

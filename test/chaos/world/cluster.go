@@ -87,6 +87,7 @@ type process struct {
 	// killed is closed by die.
 	killed chan struct{}
 	once   sync.Once
+	ctx    context.Context
 	cancel context.CancelFunc
 	work   sync.WaitGroup
 }
@@ -109,12 +110,12 @@ func (c *Cluster) Start() {
 		panic(err) // the options are our own
 	}
 	p.backend = manager.New(manager.Options{
-		Transport: p.transport, ClusterName: c.Name, ClusterUID: c.UID, Clock: clock.RealClock{},
+		Transport: early{c, p.transport}, ClusterName: c.Name, ClusterUID: c.UID, Clock: clock.RealClock{},
 		IPPools: ipPools(p.config), LBServices: lbServices(p.config),
 	})
 	p.engine = lb.New(lb.Options{
-		Backend: p.backend, Config: p.config, ClusterUID: c.UID, Clock: clock.RealClock{},
-		Services: func() ([]*corev1.Service, bool) { return c.kube.list(), true },
+		Backend: orderly{p.backend, c}, Config: p.config, ClusterUID: c.UID, Clock: clock.RealClock{},
+		Services: func() ([]*corev1.Service, bool) { return c.kube.listed(), true },
 		AuditReads: func(ctx context.Context) context.Context {
 			return transport.WithPriority(ctx, transport.Background)
 		},
@@ -123,7 +124,7 @@ func (c *Cluster) Start() {
 		Record:      p.record,
 	})
 	ctx, cancel := context.WithCancel(klog.NewContext(context.Background(), logr.Discard()))
-	p.cancel = cancel
+	p.ctx, p.cancel = ctx, cancel
 	p.framework = newFramework(ctx, p)
 	p.work.Go(func() { _ = p.engine.Run(ctx) }) // nil, when ctx ends
 	c.process = p
@@ -214,6 +215,16 @@ func (c *Cluster) Dead() bool { return c.process == nil || c.process.dead() }
 
 // Ready tells whether the process has read NSX and knows the nodes.
 func (c *Cluster) Ready() bool { return !c.Dead() && c.process.engine.Ready() == nil }
+
+// Audit lets the process compare NSX with what Services want, now. It does nothing when none runs.
+func (c *Cluster) Audit() {
+	if c.Dead() {
+		return
+	}
+	if _, err := c.process.engine.Audit(c.process.ctx, config.AuditModeRepair); err != nil {
+		c.say("audit: %v", err)
+	}
+}
 
 // Fail lets calls of the cluster's controller fail from now on, as choose says: nil for no fault. It is called for each
 // call in turn. A nil choose ends all faults.

@@ -147,7 +147,7 @@ func (e *unwrapped) Unwrap() error { return e.error }
 
 // sync is the framework's syncLoadBalancerIfNeeded.
 func (f *framework) sync(name string) error {
-	k, engine := f.p.c.kube, f.p.engine
+	k, engine, ctx := f.p.c.kube, f.p.engine, patient{f.ctx, f.p.c, name}
 	svc := k.get(name)
 	switch {
 	case svc == nil:
@@ -157,18 +157,18 @@ func (f *framework) sync(name string) error {
 			return nil
 		}
 		svc = k.get(name)
-		status, err := engine.Ensure(f.ctx, svc)
+		status, err := engine.Ensure(ctx, svc)
 		if err != nil {
 			return err
 		}
 		k.patchStatus(f.p, svc, status)
 	case slices.Contains(svc.Finalizers, finalizer):
-		_, exists, err := engine.Get(f.ctx, svc)
+		_, exists, err := engine.Get(ctx, svc)
 		if err != nil {
 			return &unwrapped{err}
 		}
 		if exists {
-			if err := engine.Delete(f.ctx, svc); err != nil {
+			if err := engine.Delete(ctx, svc); err != nil {
 				return &unwrapped{err}
 			}
 		}

@@ -33,12 +33,14 @@ type kube struct {
 	many map[types.UID]bool
 	// blind: the controller was shown no Nodes at last.
 	blind bool
+	// unlisted are the names of the Services that the controller's list does not have yet.
+	unlisted map[string]bool
 }
 
 func newKube(c *Cluster) *kube {
 	return &kube{
 		c: c, services: map[string]*corev1.Service{}, nodes: map[string]*corev1.Node{}, ports: 30000, mayMove: map[types.UID]bool{},
-		sources: map[types.UID][]string{}, many: map[types.UID]bool{},
+		sources: map[types.UID][]string{}, many: map[types.UID]bool{}, unlisted: map[string]bool{},
 	}
 }
 
@@ -179,6 +181,30 @@ func (k *kube) list() []*corev1.Service {
 		out = append(out, k.services[name].DeepCopy())
 	}
 	return out
+}
+
+// Unlist lets a Service be missing in the list that the controller's audits see, as in a cache that lags behind; List ends
+// that.
+func (c *Cluster) Unlist(name string) {
+	c.say("Service %s is not in the list", name)
+	c.kube.mu.Lock()
+	defer c.kube.mu.Unlock()
+	c.kube.unlisted[name] = true
+}
+
+// List lets the list have all Services.
+func (c *Cluster) List() {
+	c.kube.mu.Lock()
+	defer c.kube.mu.Unlock()
+	clear(c.kube.unlisted)
+}
+
+// listed are the Services that the controller's list has.
+func (k *kube) listed() []*corev1.Service {
+	all := k.list()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.DeleteFunc(all, func(svc *corev1.Service) bool { return k.unlisted[svc.Name] })
 }
 
 // collect removes a Service that is deleted and that nobody wants to finalize.

@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"net/http/httptrace"
 	"regexp"
+	"slices"
 	"time"
 
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim"
@@ -33,6 +34,9 @@ func (l link) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Body != nil {
 		body, _ = io.ReadAll(r.Body) // it is in memory
 		r.Body.Close()
+	}
+	if err := r.Context().Err(); err != nil {
+		return nil, err // it is not sent, nor counted
 	}
 	trace := httptrace.ContextClientTrace(r.Context())
 	if trace != nil && trace.GetConn != nil {
@@ -162,10 +166,16 @@ func (p *process) serve(r *http.Request, body []byte, fault *Fault) (a answer) {
 // outcome is what the journal says a request came to, which has just been served.
 func (w *World) outcome(r *http.Request) int {
 	entries := w.Sim.Journal().Entries()
-	for i := len(entries) - 1; i >= 0; i-- {
-		if e := entries[i]; e.Method == r.Method && e.Path == r.URL.Path {
-			return e.Outcome
+	for _, e := range slices.Backward(entries) {
+		if e.Method != r.Method || e.Path != r.URL.Path {
+			continue
 		}
+		if w.o.Journal {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			w.journal = append(w.journal, e)
+		}
+		return e.Outcome
 	}
 	return 0
 }

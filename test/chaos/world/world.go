@@ -29,6 +29,8 @@ type Options struct {
 	ChosenAddress nsxsim.ChosenAddress
 	// Addresses is how many each of the two IP pools has; default 40.
 	Addresses int
+	// Journal keeps all requests for the Result.
+	Journal bool
 }
 
 const (
@@ -72,6 +74,7 @@ type World struct {
 	mu         sync.Mutex
 	violations []string
 	trace      []string
+	journal    []nsxsim.Entry
 	// wrote is when a controller last tried to write to NSX.
 	wrote time.Time
 	watch *watch
@@ -83,6 +86,8 @@ type Result struct {
 	Violations []string
 	// Trace tells the end of what happened, a line for each request, step and event, for people.
 	Trace []string
+	// Journal has every request that NSX has served, reads and log-ins included, if Options say so.
+	Journal []nsxsim.Entry
 }
 
 // Play makes a world, lets play act in it, and ends it. It runs in a bubble of fake time: play must leave no goroutine of
@@ -98,7 +103,7 @@ func Play(t *testing.T, o Options, play func(*World)) Result {
 			}
 			w.Sim.Close()
 			w.serving.Wait()
-			result = Result{w.violations, w.trace}
+			result = Result{w.violations, w.trace, w.journal}
 		}()
 		play(w)
 	})
