@@ -108,11 +108,7 @@ func publicKey(cert *x509.Certificate) (algorithm string, bits int) {
 // importCertificate serves POST /trust-management/certificates?action=import: the
 // certificates of the PEM become one object, answered in a list.
 func importCertificate(r *request) (*response, *Error) {
-	doc, err := r.document()
-	if err != nil {
-		return nil, err
-	}
-	o, err := r.sim.create(r.author, r.route.kind, doc, "")
+	o, err := r.create()
 	if err != nil {
 		return nil, err
 	}

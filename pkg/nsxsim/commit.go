@@ -124,20 +124,9 @@ func (s *Sim) mayRemove(by author, o *object, doomed []*object) *Error {
 // with nothing stored yet.
 func (s *Sim) prepare(k *kind, id string, body document, old *object) (*object, *Error) {
 	doc := body.clone()
-	if k.mirror != nil {
-		k.mirror(doc)
-	}
-	resource, err := resourceType(k, doc, old)
+	resource, err := s.conform(k, doc, old, commonFields)
 	if err != nil {
 		return nil, err
-	}
-	problems := conform(doc, commonFields, resource, "")
-	problems = append(problems, conform(doc, k.fields, resource, "")...)
-	if n := countTags(doc); n > s.maxTags() {
-		problems = append(problems, fmt.Sprintf("tags must have at most %d items, got %d", s.maxTags(), n))
-	}
-	if len(problems) > 0 {
-		return nil, invalid(problems...)
 	}
 	doc.set("id", id)
 	if doc.str("display_name") == "" {
@@ -158,6 +147,28 @@ func (s *Sim) prepare(k *kind, id string, body document, old *object) (*object, 
 		o.keys = k.keys(doc)
 	}
 	return o, nil
+}
+
+// conform fills in what a document of a kind leaves to the server, and gives its resource_type. The error tells all that is
+// wrong with its fields, which are those of the kind and the common ones given.
+func (s *Sim) conform(k *kind, doc document, old *object, common ...[]field) (resource string, err *Error) {
+	if k.mirror != nil {
+		k.mirror(doc)
+	}
+	if resource, err = resourceType(k, doc, old); err != nil {
+		return "", err
+	}
+	var problems []string
+	for _, fields := range append(common, k.fields) {
+		problems = append(problems, conform(doc, fields, resource, "")...)
+	}
+	if n := countTags(doc); n > s.maxTags() {
+		problems = append(problems, fmt.Sprintf("tags must have at most %d items, got %d", s.maxTags(), n))
+	}
+	if len(problems) > 0 {
+		return "", invalid(problems...)
+	}
+	return resource, nil
 }
 
 func resourceType(k *kind, doc document, old *object) (string, *Error) {

@@ -46,23 +46,18 @@ func (d document) get(name string, out any) bool {
 	return ok && json.Unmarshal(raw, out) == nil
 }
 
-func (d document) str(name string) string {
-	var s string
-	d.get(name, &s)
-	return s
+// value decodes a member; what is not there, or does not fit, is the zero value.
+func value[T any](d document, name string) T {
+	var v T
+	d.get(name, &v)
+	return v
 }
 
-func (d document) strs(name string) []string {
-	var s []string
-	d.get(name, &s)
-	return s
-}
-
-func (d document) boolean(name string) bool {
-	var b bool
-	d.get(name, &b)
-	return b
-}
+func (d document) str(name string) string         { return value[string](d, name) }
+func (d document) strs(name string) []string      { return value[[]string](d, name) }
+func (d document) boolean(name string) bool       { return value[bool](d, name) }
+func (d document) object(name string) document    { return value[document](d, name) }
+func (d document) objects(name string) []document { return value[[]document](d, name) }
 
 // integer gives the number and whether it was there.
 func (d document) integer(name string) (int64, bool) {
@@ -79,18 +74,6 @@ func (d document) carries(revision int64) bool {
 	}
 	n, ok := d.integer("_revision")
 	return ok && n == revision
-}
-
-func (d document) object(name string) document {
-	var o document
-	d.get(name, &o)
-	return o
-}
-
-func (d document) objects(name string) []document {
-	var o []document
-	d.get(name, &o)
-	return o
 }
 
 // set stores v, which must be something that JSON can hold.

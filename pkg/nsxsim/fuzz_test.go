@@ -32,15 +32,6 @@ func FuzzRequests(f *testing.F) {
 	f.Add("POST", ippools, `{"subnets":[{"cidr":"::/0","allocation_ranges":[{"start":"::","end":"ffff::"}]}]}`)
 	f.Add("POST", ippools, `{"subnets":[{"cidr":"10.0.0.0/8","allocation_ranges":[{"start":"10.0.0.1","end":"::1"}]}]}`)
 	f.Fuzz(func(t *testing.T, method, path, body string) {
-		target, err := url.ParseRequestURI("/api/v1" + path)
-		if err != nil || !validMethod(method) {
-			t.Skip("no HTTP request can say so")
-		}
-		sim, err := nsxsim.New(nsxsim.Options{NewID: nsxsim.SequentialIDs()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer sim.Close()
 		seed := nsxsim.Inventory{Objects: []nsxsim.Object{
 			{"kind": "NSGroup", "id": "ng"},
 			{"kind": "LbPool", "id": "p", "members": []any{map[string]any{"ip_address": "10.0.0.1"}}},
@@ -50,37 +41,55 @@ func FuzzRequests(f *testing.F) {
 			{"kind": "LbService", "id": "s", "virtual_server_ids": []any{"v"}, "attachment": map[string]any{"target_type": "LogicalRouter", "target_id": "t"}},
 			{"kind": "IpPool", "id": "i", "subnets": []any{map[string]any{"cidr": "10.9.0.0/24", "allocation_ranges": []any{map[string]any{"start": "10.9.0.1", "end": "10.9.0.2"}}}}},
 		}}
-		if err := sim.Load(seed); err != nil {
-			t.Fatal(err)
-		}
-		send := func(method string, target *url.URL, body string) int {
-			r := httptest.NewRequest(method, "/", strings.NewReader(body))
-			r.URL = target
-			r.SetBasicAuth(nsxsim.DefaultUsername, nsxsim.DefaultPassword)
-			w := httptest.NewRecorder()
-			sim.ServeHTTP(w, r)
-			checkAnswer(t, sim, r, w)
-			if w.Code >= 500 {
-				t.Errorf("%s %s %q: %d %s", method, target, body, w.Code, w.Body)
-			}
-			return w.Code
-		}
-		send(method, target, body)
-		// What was let in must not hurt what is asked next.
-		for _, path := range []string{services + "/s/status", services + "/s/usage", services + "/s/statistics", services + "/s/debug-info", ippools, pools, "/ns-groups"} {
-			if code := send("GET", &url.URL{Path: "/api/v1" + path}, ""); code != http.StatusOK && !strings.Contains(path, "/s/") {
-				t.Errorf("then GET %s: %d", path, code)
-			}
-		}
-		again, err := nsxsim.New(nsxsim.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer again.Close()
-		if err := again.Load(sim.Snapshot()); err != nil {
-			t.Errorf("the snapshot after %s %s %q does not load: %v", method, target, body, err)
-		}
+		endure(t, func(sim *nsxsim.Sim) error { return sim.Load(seed) }, method, "/api/v1"+path, body,
+			"/api/v1"+services+"/s/status", "/api/v1"+services+"/s/usage", "/api/v1"+services+"/s/statistics", "/api/v1"+services+"/s/debug-info",
+			"/api/v1"+ippools, "/api/v1"+pools, "/api/v1/ns-groups")
 	})
+}
+
+// endure sends a request to a simulator that was filled, and then asks for what that must not have hurt: lists, and
+// documents of objects that it may have deleted.
+func endure(t *testing.T, fill func(*nsxsim.Sim) error, method, path, body string, then ...string) {
+	t.Helper()
+	target, err := url.ParseRequestURI(path)
+	if err != nil || !validMethod(method) {
+		t.Skip("no HTTP request can say so")
+	}
+	sim, err := nsxsim.New(nsxsim.Options{NewID: nsxsim.SequentialIDs()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sim.Close()
+	if err := fill(sim); err != nil {
+		t.Fatal(err)
+	}
+	send := func(method string, target *url.URL, body string) int {
+		r := httptest.NewRequest(method, "/", strings.NewReader(body))
+		r.URL = target
+		r.SetBasicAuth(nsxsim.DefaultUsername, nsxsim.DefaultPassword)
+		w := httptest.NewRecorder()
+		sim.ServeHTTP(w, r)
+		checkAnswer(t, sim, r, w)
+		if w.Code >= 500 {
+			t.Errorf("%s %s %q: %d %s", method, target, body, w.Code, w.Body)
+		}
+		return w.Code
+	}
+	send(method, target, body)
+	for _, path := range then {
+		ofAnObject := strings.Contains(path, "/s/") || strings.Contains(path, "/g/")
+		if code := send(http.MethodGet, &url.URL{Path: path}, ""); code != http.StatusOK && !ofAnObject {
+			t.Errorf("then GET %s: %d", path, code)
+		}
+	}
+	again, err := nsxsim.New(nsxsim.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer again.Close()
+	if err := again.Load(sim.Snapshot()); err != nil {
+		t.Errorf("the snapshot after %s %s %q does not load: %v", method, target, body, err)
+	}
 }
 
 // checkAnswer holds what every answer must be, whatever was asked: a refusal is an

@@ -1,9 +1,6 @@
 package nsxsim_test
 
 import (
-	"net/http/httptest"
-	"net/url"
-	"strings"
 	"testing"
 
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim"
@@ -48,62 +45,35 @@ func FuzzPolicy(f *testing.F) {
 		f.Add(seed[0], seed[1], seed[2])
 	}
 	f.Fuzz(func(t *testing.T, method, path, body string) {
-		target, err := url.ParseRequestURI("/policy/api/v1" + path)
-		if err != nil || !validMethod(method) {
-			t.Skip("no HTTP request can say so")
-		}
-		sim, err := nsxsim.New(nsxsim.Options{NewID: nsxsim.SequentialIDs()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer sim.Close()
-		for _, o := range []struct {
-			path string
-			body nsxsim.Object
-		}{
-			{"/infra/tier-1s/t", nil},
-			{"/infra/tier-1s/t/locale-services/l", nsxsim.Object{"edge_cluster_path": edgeClusters + sim.EdgeClusterID()}},
-			{"/infra/lb-services/s", nsxsim.Object{"connectivity_path": "/infra/tier-1s/t"}},
-			{"/infra/domains/default/groups/g", nsxsim.Object{"expression": []any{map[string]any{"id": "e", "resource_type": "IPAddressExpression", "ip_addresses": []any{"10.0.0.1"}}}}},
-			{"/infra/lb-pools/p", nil},
-			{"/infra/lb-virtual-servers/v", nsxsim.Object{"ip_address": "10.1.0.1", "ports": []any{"80"}, "pool_path": "/infra/lb-pools/p",
-				"application_profile_path": tcpProfile, "lb_service_path": "/infra/lb-services/s"}},
-			{"/infra/ip-pools/i", nil},
-			{"/infra/ip-pools/i/ip-subnets/s", nsxsim.Object{"resource_type": "IpAddressPoolStaticSubnet", "cidr": "10.9.0.0/24",
-				"allocation_ranges": []any{map[string]any{"start": "10.9.0.1", "end": "10.9.0.2"}}}},
-			{"/infra/ip-pools/i/ip-allocations/a", nil},
-		} {
-			if o.body == nil {
-				o.body = nsxsim.Object{}
+		fill := func(sim *nsxsim.Sim) error {
+			for _, o := range []struct {
+				path string
+				body nsxsim.Object
+			}{
+				{"/infra/tier-1s/t", nil},
+				{"/infra/tier-1s/t/locale-services/l", nsxsim.Object{"edge_cluster_path": edgeClusters + sim.EdgeClusterID()}},
+				{"/infra/lb-services/s", nsxsim.Object{"connectivity_path": "/infra/tier-1s/t"}},
+				{"/infra/domains/default/groups/g", nsxsim.Object{"expression": []any{map[string]any{"id": "e", "resource_type": "IPAddressExpression", "ip_addresses": []any{"10.0.0.1"}}}}},
+				{"/infra/lb-pools/p", nil},
+				{"/infra/lb-virtual-servers/v", nsxsim.Object{"ip_address": "10.1.0.1", "ports": []any{"80"}, "pool_path": "/infra/lb-pools/p",
+					"application_profile_path": tcpProfile, "lb_service_path": "/infra/lb-services/s"}},
+				{"/infra/ip-pools/i", nil},
+				{"/infra/ip-pools/i/ip-subnets/s", nsxsim.Object{"resource_type": "IpAddressPoolStaticSubnet", "cidr": "10.9.0.0/24",
+					"allocation_ranges": []any{map[string]any{"start": "10.9.0.1", "end": "10.9.0.2"}}}},
+				{"/infra/ip-pools/i/ip-allocations/a", nil},
+			} {
+				if o.body == nil {
+					o.body = nsxsim.Object{}
+				}
+				if _, err := sim.As("admin").PutIntent(o.path, o.body); err != nil {
+					return err
+				}
 			}
-			if _, err := sim.As("admin").PutIntent(o.path, o.body); err != nil {
-				t.Fatal(err)
-			}
+			return nil
 		}
-		send := func(method string, target *url.URL, body string) {
-			r := httptest.NewRequest(method, "/", strings.NewReader(body))
-			r.URL = target
-			r.SetBasicAuth(nsxsim.DefaultUsername, nsxsim.DefaultPassword)
-			w := httptest.NewRecorder()
-			sim.ServeHTTP(w, r)
-			checkAnswer(t, sim, r, w)
-			if w.Code >= 500 {
-				t.Errorf("%s %s %q: %d %s", method, target, body, w.Code, w.Body)
-			}
-		}
-		send(method, target, body)
-		// What was let in must not hurt what is asked next.
-		for _, path := range []string{"/policy/api/v1/infra/lb-services/s/detailed-status", "/policy/api/v1/infra/lb-services/s/service-usage",
-			"/policy/api/v1/infra/ip-pools", "/policy/api/v1/infra/domains/default/groups/g/members/ip-addresses", "/api/v1/loadbalancer/services", "/api/v1/pools/ip-pools"} {
-			send("GET", &url.URL{Path: path}, "")
-		}
-		again, err := nsxsim.New(nsxsim.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer again.Close()
-		if err := again.Load(sim.Snapshot()); err != nil {
-			t.Errorf("the snapshot after %s %s %q does not load: %v", method, target, body, err)
-		}
+		endure(t, fill, method, "/policy/api/v1"+path, body,
+			"/policy/api/v1/infra/lb-services/s/detailed-status", "/policy/api/v1/infra/lb-services/s/service-usage",
+			"/policy/api/v1/infra/ip-pools", "/policy/api/v1/infra/domains/default/groups/g/members/ip-addresses",
+			"/api/v1/loadbalancer/services", "/api/v1/pools/ip-pools")
 	})
 }

@@ -120,21 +120,9 @@ func (s *Sim) prepareIntent(by author, k *policyKind, path string, body document
 	if given := doc.str("id"); given != "" && given != id {
 		return nil, refusePolicy(codePolicyInvalid, "The id %s in the body differs from that of path=[%s].", given, path)
 	}
-	if k.mirror != nil {
-		k.mirror(doc)
-	}
-	resource, err := resourceType(&k.kind, doc, old)
+	resource, err := s.conform(&k.kind, doc, old, commonFields, policyFields)
 	if err != nil {
 		return nil, err
-	}
-	problems := conform(doc, commonFields, resource, "")
-	problems = append(problems, conform(doc, policyFields, resource, "")...)
-	problems = append(problems, conform(doc, k.fields, resource, "")...)
-	if n := countTags(doc); n > s.maxTags() {
-		problems = append(problems, fmt.Sprintf("tags must have at most %d items, got %d", s.maxTags(), n))
-	}
-	if len(problems) > 0 {
-		return nil, invalid(problems...)
 	}
 	doc.set("id", id)
 	doc.set("path", path)

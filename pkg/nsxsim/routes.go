@@ -222,12 +222,17 @@ func (r *request) store(o *object, doc document) (*response, *Error) {
 	return r.found(o), nil
 }
 
-func createObject(r *request) (*response, *Error) {
+// create makes the object that the body tells of.
+func (r *request) create() (*object, *Error) {
 	doc, err := r.document()
 	if err != nil {
 		return nil, err
 	}
-	o, err := r.sim.create(r.author, r.route.kind, doc, "")
+	return r.sim.create(r.author, r.route.kind, doc, "")
+}
+
+func createObject(r *request) (*response, *Error) {
+	o, err := r.create()
 	if err != nil {
 		return nil, err
 	}

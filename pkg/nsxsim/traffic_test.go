@@ -11,14 +11,27 @@ import (
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim/dataplane"
 )
 
-// What the documents of a whole load balancer mean for the data plane.
-func TestTrafficOfTheDocuments(t *testing.T) {
+// filled is a simulator with an inventory.
+func filled(t *testing.T, text string) *Sim {
+	t.Helper()
 	sim, err := New(Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer sim.Close()
-	inventory, err := ParseInventory([]byte(`
+	t.Cleanup(sim.Close)
+	inventory, err := ParseInventory([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sim.Load(inventory); err != nil {
+		t.Fatal(err)
+	}
+	return sim
+}
+
+// What the documents of a whole load balancer mean for the data plane.
+func TestTrafficOfTheDocuments(t *testing.T) {
+	sim := filled(t, `
 objects:
 - {kind: LogicalRouter, id: t1, router_type: TIER1, edge_cluster_id: edge-cluster}
 - {kind: AdvertisementConfig, id: t1, enabled: true, advertise_lb_vip: true}
@@ -74,13 +87,7 @@ objects:
   response_status_codes: [200, 204]
   interval: 2
 - {kind: LbMonitor, id: udp-monitor, resource_type: LbUdpMonitor, send: ping, receive: pong}
-`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := sim.Load(inventory); err != nil {
-		t.Fatal(err)
-	}
+`)
 	addr := netip.MustParseAddr
 	nodes := &dataplane.Pool{
 		ID: "nodes", Algorithm: dataplane.WeightedRoundRobin, SNAT: dataplane.AutoMap, MinActiveMembers: 2,
@@ -122,12 +129,7 @@ objects:
 
 // Layer 7 profiles and passive monitors reach the data plane.
 func TestTrafficOfLayer7AndPassiveMonitors(t *testing.T) {
-	sim, err := New(Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer sim.Close()
-	inventory, err := ParseInventory([]byte(`
+	sim := filled(t, `
 objects:
 - {kind: LogicalRouter, id: t1, router_type: TIER1, edge_cluster_id: edge-cluster}
 - {kind: AdvertisementConfig, id: t1, enabled: true, advertise_lb_vip: true}
@@ -140,13 +142,7 @@ objects:
 - {kind: LbPool, id: pool, passive_monitor_id: passive}
 - {kind: LbVirtualServer, id: web, ip_address: 10.1.0.1, ports: ["80"], pool_id: pool, application_profile_id: insert}
 - {kind: LbVirtualServer, id: redirect, ip_address: 10.1.0.2, ports: ["80"], application_profile_id: secure}
-`))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := sim.Load(inventory); err != nil {
-		t.Fatal(err)
-	}
+`)
 	servers := sim.traffic().VirtualServers
 	if len(servers) != 2 {
 		t.Fatalf("%d virtual servers, want 2", len(servers))
