@@ -29,9 +29,11 @@ type authenticator struct {
 	newID   func() string
 	status  int // of bad credentials
 
-	mu       sync.Mutex
-	users    map[string]User     // by name
-	sessions map[string]*session // by the cookie's value
+	mu    sync.Mutex
+	users map[string]User // by name
+	// principals are those that clients registered.
+	principals []principal
+	sessions   map[string]*session // by the cookie's value
 }
 
 // session is known to the manager node that made it only.
@@ -75,7 +77,20 @@ func (a *authenticator) isPrincipal(name string) bool { return a.user(name).Prin
 func (a *authenticator) user(name string) User {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.users[name]
+	return a.known(name)
+}
+
+// known is user under the lock.
+func (a *authenticator) known(name string) User {
+	if u, ok := a.users[name]; ok {
+		return u
+	}
+	for _, p := range a.principals {
+		if p.Name == name {
+			return p.User
+		}
+	}
+	return User{}
 }
 
 // authenticate tells who sent the request to a node: by session, client certificate or
@@ -101,12 +116,12 @@ func (a *authenticator) authenticate(r *http.Request, node int) (User, *Error) {
 		return a.byPassword(name, password, false)
 	}
 	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 {
-		name, ok := a.byCert[string(r.TLS.PeerCertificates[0].Raw)]
+		user, ok := a.byCertificate(string(r.TLS.PeerCertificates[0].Raw))
 		if !ok {
 			return User{}, &Error{Status: http.StatusInternalServerError, Code: codeUntrustedCert, Module: "common-services",
 				Message: "The client certificate is not trusted."}
 		}
-		return a.user(name), nil
+		return user, nil
 	}
 	if _, err := r.Cookie(sessionCookie); err == nil {
 		return User{}, a.badCredentials() // a session that is over
@@ -156,8 +171,13 @@ func (a *authenticator) bySession(r *http.Request, node int) (u User, found bool
 		return User{}, false, &Error{Status: http.StatusForbidden, Code: codeBadXSRFToken, Module: "common-services",
 			Message: "Bad XSRF token."}
 	}
+	u = a.known(s.user)
+	if u.Name == "" {
+		delete(a.sessions, cookie.Value) // of a principal identity that is gone
+		return User{}, false, nil
+	}
 	s.ends = now.Add(a.timeout)
-	return a.users[s.user], true, nil
+	return u, true, nil
 }
 
 // login serves POST /api/session/create: for the user of the form or, without

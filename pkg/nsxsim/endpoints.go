@@ -36,6 +36,9 @@ func (s *Sim) Endpoints() []Endpoint {
 	for _, action := range slices.Sorted(maps.Keys(tagActions)) {
 		add(managerBase+"/"+fabricMachines, "POST ?action="+action)
 	}
+	add(managerBase+"/"+principalIdentities, http.MethodGet, http.MethodPost, "POST ?action=update_certificate")
+	add(managerBase+"/"+principalIdentities+"/with-certificate", http.MethodPost)
+	add(managerBase+"/"+principalIdentities+"/{id}", http.MethodGet, http.MethodDelete)
 	addSubs := func(base string, subs []sub) {
 		for _, sb := range subs {
 			what := sb.method

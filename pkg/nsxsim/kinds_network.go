@@ -10,6 +10,7 @@ import "net/http"
 func networkKinds() []*kind {
 	return []*kind{
 		machineKind(),
+		principalKind(),
 		{
 			name: KindTransportZone, path: "transport-zones", types: []string{"TransportZone"},
 			fields: []field{

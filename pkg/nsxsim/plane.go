@@ -81,6 +81,9 @@ func (s *Sim) committed(o *object) {
 	}
 	index.learn(s.clock.Now(), ref, s.store.get(ref.kind, ref.id))
 	s.indexReflection(o)
+	if o.kind.name == KindPrincipalIdentity {
+		s.learnPrincipals()
+	}
 	if s.plane != nil && o.kind.traffic {
 		s.plane.mark()
 	}

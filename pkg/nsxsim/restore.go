@@ -32,6 +32,7 @@ func (s *Sim) state() state {
 
 func (s *Sim) setState(st state) {
 	s.store, s.index, s.ipPools = st.store, st.index, st.ipPools
+	s.learnPrincipals()
 	if p := s.policy; p != nil {
 		p.queue, p.index, p.records, p.made = st.intents.queue, st.intents.index, st.intents.records, st.intents.made
 	}

@@ -64,6 +64,10 @@ func (s *Sim) resolve(r *request) route {
 	if rt, ok := platformRoute(r, segments); ok {
 		return rt
 	}
+	if rt, ok := s.principalRoute(r, segments); ok {
+		rt.below = unknown.below
+		return rt
+	}
 	if rt, ok := searchRoute(r, unknown.below[1:]); ok {
 		return rt
 	}
