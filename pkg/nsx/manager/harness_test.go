@@ -142,7 +142,7 @@ func (w *world) withdraw(o nsx.Owner, published ...string) error {
 	return w.Apply(w.t.Context(), nsx.Withdraw{Owner: o, VirtualServers: w.Inventory().Observe(o).VirtualServers, Published: published})
 }
 
-// allocated are the addresses that NSX says are allocated.
+// wantAllocated compares the addresses that NSX says are allocated.
 func (w *world) wantAllocated(want ...string) {
 	w.t.Helper()
 	got := w.sim.Allocations(w.pool)
@@ -152,7 +152,7 @@ func (w *world) wantAllocated(want ...string) {
 	}
 }
 
-// wantCalls compares what NSX was asked since the last call of it.
+// wantWrites compares what NSX was asked to write since the last call of it.
 func (w *world) wantWrites(want map[string]int) {
 	w.t.Helper()
 	got := w.sim.Journal().Writes()
@@ -169,7 +169,7 @@ func (w *world) wantWrites(want map[string]int) {
 	w.sim.Journal().Reset()
 }
 
-// ours counts the cluster's objects of a kind.
+// count counts the cluster's objects of a kind.
 func (w *world) count(k nsxsim.Kind) int {
 	n := 0
 	for _, o := range w.sim.List(k) {
@@ -180,6 +180,7 @@ func (w *world) count(k nsxsim.Kind) int {
 	return n
 }
 
+// wantNothing wants nothing of the cluster to be left in NSX.
 func (w *world) wantNothing() {
 	w.t.Helper()
 	w.wantAllocated()

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsx"
 )
@@ -14,49 +15,36 @@ import (
 // TestGroupsShareAWrite: what comes while a write is under way goes out with the next one.
 func TestGroupsShareAWrite(t *testing.T) {
 	const waiting = 30
-	var groups [][]string
-	first, release := make(chan struct{}), make(chan struct{})
-	m := &memberships{commit: func(_ context.Context, _ string, group []*membershipChange) error {
-		var ids []string
-		for _, c := range group {
-			ids = append(ids, c.attach...)
-		}
-		groups = append(groups, ids)
-		if len(groups) == 1 {
-			close(first)
-			<-release
-		}
-		return nil
-	}}
-	var wg sync.WaitGroup
-	change := func(id string) {
-		wg.Go(func() {
-			if err := m.change(t.Context(), "lb", []string{id}, nil); err != nil {
-				t.Error(err)
+	synctest.Test(t, func(t *testing.T) {
+		var groups [][]string
+		release := make(chan struct{})
+		m := &memberships{commit: func(_ context.Context, _ string, group []*membershipChange) error {
+			var ids []string
+			for _, c := range group {
+				ids = append(ids, c.attach...)
 			}
-		})
-	}
-	change("first")
-	<-first
-	for i := range waiting {
-		change(fmt.Sprint(i))
-	}
-	for { // until all are queued
-		m.mu.Lock()
-		n := len(m.queues["lb"].waiting)
-		m.mu.Unlock()
-		if n == waiting {
-			break
+			groups = append(groups, ids)
+			<-release
+			return nil
+		}}
+		var wg sync.WaitGroup
+		for i := range 1 + waiting {
+			wg.Go(func() {
+				if err := m.change(t.Context(), "lb", []string{fmt.Sprint(i)}, nil); err != nil {
+					t.Error(err)
+				}
+			})
+			synctest.Wait() // until the first is written, and all others are queued
 		}
-	}
-	close(release)
-	wg.Wait()
-	if len(groups) != 2 || len(groups[1]) != waiting {
-		t.Fatalf("%d writes, the last of %d; want 2, the last of %d", len(groups), len(groups[len(groups)-1]), waiting)
-	}
-	if len(m.queues) != 0 {
-		t.Fatalf("%d queues are left", len(m.queues))
-	}
+		close(release)
+		wg.Wait()
+		if len(groups) != 2 || len(groups[1]) != waiting {
+			t.Fatalf("%d writes, the last of %d; want 2, the last of %d", len(groups), len(groups[len(groups)-1]), waiting)
+		}
+		if len(m.queues) != 0 {
+			t.Fatalf("%d queues are left", len(m.queues))
+		}
+	})
 }
 
 // TestOnlyTheOffenderFails: a group that NSX refuses is split.
