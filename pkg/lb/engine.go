@@ -241,9 +241,16 @@ func replan(err error, try int) bool {
 	return false
 }
 
-// apply carries out intents in order, up to the first that fails.
+// apply carries out intents in order, up to the first that fails. What that leaves unused is looked for afterwards: it would
+// stand in the way of the intents that follow.
 func (e *Engine) apply(ctx context.Context, intents []nsx.Intent) error {
 	logger := klog.FromContext(ctx)
+	unused := false
+	defer func() {
+		if unused {
+			e.tidyLater()
+		}
+	}()
 	for _, i := range intents {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -252,7 +259,7 @@ func (e *Engine) apply(ctx context.Context, intents []nsx.Intent) error {
 			return err
 		}
 		if _, made := i.(nsx.Publish); !made {
-			e.tidyLater()
+			unused = true
 		}
 		logger.Info("Changed NSX", "service", i.Service().Name, "change", strings.TrimSpace(i.String()))
 	}

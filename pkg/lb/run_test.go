@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/klog/v2"
 	"k8s.io/klog/v2/ktesting"
 
@@ -217,6 +218,40 @@ func TestTidying(t *testing.T) {
 		synctest.Wait()
 		if n := len(b.nsx.inv.SharedPools()) + len(b.nsx.inv.SharedMonitors()); n != 0 || tries != 3 {
 			t.Errorf("%d shared objects left after %d tries", n, tries)
+		}
+	})
+}
+
+// tidyTimes is a Backend whose Apply takes a second, and that notes when Tidy is called.
+type tidyTimes struct {
+	*fakeNSX
+	at []time.Time
+}
+
+func (b *tidyTimes) Apply(ctx context.Context, i nsx.Intent) error {
+	time.Sleep(time.Second)
+	return b.fakeNSX.Apply(ctx, i)
+}
+
+func (b *tidyTimes) Tidy(ctx context.Context) error {
+	b.at = append(b.at, time.Now())
+	return b.fakeNSX.Tidy(ctx)
+}
+
+// What a change leaves unused is looked for when all of the change is done: until then, that would stand in its way.
+func TestTidyingDoesNotHoldUpTheChangeThatItFollows(t *testing.T) {
+	running(t, func(t *testing.T, b *bench) {
+		svc := testService("web")
+		b.mustEnsure(t, svc)
+		backend := &tidyTimes{fakeNSX: b.nsx}
+		b.o.Backend = backend
+		svc.Spec.Ports[0].NodePort++
+		svc.Spec.Ports = append(svc.Spec.Ports, corev1.ServicePort{Port: 53, NodePort: 30053, Protocol: corev1.ProtocolUDP})
+		start := time.Now()
+		b.mustEnsure(t, svc)
+		synctest.Wait()
+		if took := time.Since(start); took != 2*time.Second || len(backend.at) != 1 || !backend.at[0].Equal(time.Now()) {
+			t.Errorf("changed in %v, want an update and a publication of a second each; tidied at %v, want at the end", took, backend.at)
 		}
 	})
 }
