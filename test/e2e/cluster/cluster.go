@@ -10,11 +10,11 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/controlplane"
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/programs"
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/vcsim"
 )
 
@@ -39,7 +39,7 @@ type Cluster struct {
 	authority       *authority
 	plane           *controlplane.ControlPlane
 	endControlPlane context.CancelFunc
-	nsx, dns        *process
+	nsx, dns        *programs.Process
 	closeVCenter    func() error
 
 	closing   sync.Once
@@ -186,22 +186,6 @@ func (c *Cluster) node(name string) *Node {
 
 func (c *Cluster) log(name string) string { return filepath.Join(c.Dir, "log", name+".log") }
 
-// await waits until a check succeeds, as long as a process is alive.
-func (c *Cluster) await(ctx context.Context, p *process, check func() error) error {
-	var last error
-	err := wait.PollUntilContextCancel(ctx, poll, true, func(context.Context) (bool, error) {
-		if err := p.alive(); err != nil {
-			return false, err
-		}
-		last = check()
-		return last == nil, nil
-	})
-	if err != nil {
-		return errors.Join(err, last)
-	}
-	return nil
-}
-
 // Err says which part has ended that was not told to; nil when all is well.
 func (c *Cluster) Err() error {
 	select {
@@ -209,8 +193,8 @@ func (c *Cluster) Err() error {
 		return c.plane.Err()
 	default:
 	}
-	for _, p := range []*process{c.nsx, c.dns} {
-		if err := p.alive(); err != nil {
+	for _, p := range []*programs.Process{c.nsx, c.dns} {
+		if err := p.Err(); err != nil {
 			return err
 		}
 	}
@@ -246,7 +230,7 @@ func (c *Cluster) close(ctx context.Context) error {
 		defer n.mu.Unlock()
 		return n.die()
 	})}
-	errs = append(errs, c.dns.kill(), c.nsx.stop(ctx))
+	errs = append(errs, c.dns.Kill(), c.nsx.Stop(ctx))
 	if c.closeVCenter != nil {
 		errs = append(errs, c.closeVCenter())
 	}

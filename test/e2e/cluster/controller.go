@@ -16,7 +16,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/wait"
 	cloudproviderapi "k8s.io/cloud-provider/api"
 
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/hack/ociimage"
@@ -95,18 +94,13 @@ func (c *Cluster) Apply(ctx context.Context, yaml []byte) error {
 
 // AwaitReady waits until all Nodes are Ready and initialized, and all replicas of the controller available.
 func (c *Cluster) AwaitReady(ctx context.Context) error {
-	var last error
-	err := wait.PollUntilContextCancel(ctx, 2*poll, true, func(ctx context.Context) (bool, error) {
-		if err := c.Err(); err != nil {
-			return false, err
-		}
-		last = errors.Join(c.checkNodes(ctx), c.checkDeployment(ctx))
-		return last == nil, nil
-	})
-	if err != nil {
-		return errors.Join(err, last)
+	var logs []string
+	for _, n := range c.Nodes {
+		logs = append(logs, n.logFile("kubelet"))
 	}
-	return nil
+	return await(ctx, "nodes and controller are ready", readyWithin, c.Err, func(ctx context.Context) error {
+		return errors.Join(c.checkNodes(ctx), c.checkDeployment(ctx))
+	}, logs...)
 }
 
 func (c *Cluster) checkDeployment(ctx context.Context) error {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/programs"
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/vcsim"
 )
 
@@ -54,15 +55,17 @@ func (c *Cluster) startNSX(ctx context.Context) error {
 	for _, d := range c.options.Defects {
 		args = append(args, "--defect="+string(d))
 	}
-	c.nsx, err = program{name: "nsxsim", log: c.log("nsxsim"), in: c.Topology.Edge(), args: append(args, c.options.NSXArgs...)}.start()
+	c.nsx, err = programs.Command{
+		Name: "nsxsim", Log: c.log("nsxsim"), Prepare: inPlace(c.Topology.Edge()), Args: append(args, c.options.NSXArgs...),
+	}.Start()
 	if err != nil {
 		return err
 	}
 	c.NSX = newNSX("https://"+edgeOnLAN.String(), c.httpClient(c.Topology.Edge()))
-	return c.await(ctx, c.nsx, func() error {
+	return await(ctx, "NSX answers", partWithin, c.nsx.Err, func(ctx context.Context) error {
 		_, err := c.NSX.Faults(ctx)
 		return err
-	})
+	}, c.log("nsxsim"))
 }
 
 // httpClient is a client on a machine of the cluster that trusts its certificate authority.
@@ -153,9 +156,9 @@ func (c *Cluster) startDNS() error {
 	if err := writeFile(file, text); err != nil {
 		return err
 	}
-	c.dns, err = program{
-		name: "coredns", log: c.log("coredns"), in: c.Topology.ControlPlane(),
-		args: []string{filepath.Join(c.options.BinDir, "e2e", "coredns"), "-conf=" + file},
-	}.start()
+	c.dns, err = programs.Command{
+		Name: "coredns", Log: c.log("coredns"), Prepare: inPlace(c.Topology.ControlPlane()),
+		Args: []string{filepath.Join(c.options.BinDir, "e2e", "coredns"), "-conf=" + file},
+	}.Start()
 	return err
 }

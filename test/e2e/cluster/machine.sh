@@ -19,7 +19,7 @@ mkdir -p "$dir/firmware/upper/dmi/id" "$dir/firmware/work"
 echo "$uuid" > "$dir/firmware/upper/dmi/id/product_uuid"
 mount -t overlay overlay -o "lowerdir=/sys/class,upperdir=$dir/firmware/upper,workdir=$dir/firmware/work" /sys/class
 mount --make-rshared /
-touch /run/machine-is-up
+touch "$dir/machine-is-up"
 # The shell collects the orphans that end, which sleep would not.
 while :; do
 	sleep 86400 &

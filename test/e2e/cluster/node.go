@@ -5,31 +5,32 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
 	"sync"
-	"time"
 
 	"golang.org/x/sync/errgroup"
-	"k8s.io/apimachinery/pkg/util/wait"
+
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/programs"
 )
 
 //go:embed machine.sh
 var machineScript []byte
 
-// machineFile is the name of the script in a node's directory.
-const machineFile = "machine.sh"
+// Files in a node's directory: the script, and what it makes when the machine is up.
+const (
+	machineFile = "machine.sh"
+	machineUp   = "machine-is-up"
+)
 
 // pauseImage is the sandbox image of this version of Kubernetes.
 const pauseImage = "registry.k8s.io/pause:3.10.2"
 
 // AgnhostImage is the image of the upstream tests, which the nodes have: one that answers in many ways.
 const AgnhostImage = "registry.k8s.io/e2e-test-images/agnhost:2.63.0"
-
-// poll is how often a condition is looked at.
-const poll = 50 * time.Millisecond
 
 // A Node is a machine of the cluster with containerd, a kubelet and kube-proxy of its own.
 type Node struct {
@@ -47,9 +48,9 @@ type Node struct {
 	bin       string // BinDir/e2e
 	authority *authority
 
-	mu      sync.Mutex // held while it is switched on or off
-	machine *process   // nil: switched off
-	parts   []*process // of the machine, in the order of their start
+	mu      sync.Mutex          // held while it is switched on or off
+	machine *programs.Process   // nil: switched off
+	parts   []*programs.Process // of the machine, in the order of their start
 }
 
 // prepare makes the node's directory: its credentials and the settings of its parts, which stay when it is switched off.
@@ -79,30 +80,36 @@ func (n *Node) boot(ctx context.Context) error {
 	if err := makeCgroup(n.cgroup); err != nil {
 		return err
 	}
-	machine, err := program{
-		name: n.Name, log: n.logFile("machine"), in: n.Place, newMachine: true,
-		args: []string{"/bin/sh", filepath.Join(n.dir, machineFile), n.Name, n.dir, n.uuid},
-	}.start()
+	up := filepath.Join(n.dir, machineUp)
+	if err := os.Remove(up); err != nil && !errors.Is(err, fs.ErrNotExist) { // of an earlier boot
+		return err
+	}
+	var err error
+	n.machine, err = programs.Command{
+		Name: n.Name, Log: n.logFile("machine"), Prepare: asMachine(n.Place),
+		Args: []string{"/bin/sh", filepath.Join(n.dir, machineFile), n.Name, n.dir, n.uuid},
+	}.Start()
 	if err != nil {
 		return err
 	}
-	n.machine = machine
-	err = n.await(ctx, func() error {
-		_, err := os.Stat(fmt.Sprintf("/proc/%d/root/run/machine-is-up", machine.pid()))
+	err = await(ctx, n.Name+" is up", partWithin, n.alive, func(context.Context) error {
+		_, err := os.Stat(up)
 		return err
-	})
+	}, n.logFile("machine"))
 	if err != nil {
 		return err
 	}
 	if err := n.launch("containerd", filepath.Join(n.bin, "containerd"), "--config="+filepath.Join(n.dir, "containerd.toml")); err != nil {
 		return err
 	}
-	return n.await(ctx, func() error { return n.run(ctx, "ctr-version", filepath.Join(n.bin, "ctr"), "version") })
+	return await(ctx, "containerd answers on "+n.Name, partWithin, n.alive, func(ctx context.Context) error {
+		return n.program("ctr-version", filepath.Join(n.bin, "ctr"), "version").Run(ctx)
+	}, n.logFile("containerd"))
 }
 
 // load gives the runtime an image from a file.
 func (n *Node) load(ctx context.Context, image string) error {
-	return n.run(ctx, "ctr-import", filepath.Join(n.bin, "ctr"), "--namespace=k8s.io", "images", "import", "--all-platforms", image)
+	return n.program("ctr-import", filepath.Join(n.bin, "ctr"), "--namespace=k8s.io", "images", "import", "--all-platforms", image).Run(ctx)
 }
 
 // join starts what makes the machine a node of the cluster.
@@ -117,52 +124,20 @@ func (n *Node) join() error {
 
 // launch starts a part of the machine.
 func (n *Node) launch(name string, args ...string) error {
-	p, err := n.program(name, args...).start()
+	p, err := n.program(name, args...).Start()
 	if err == nil {
 		n.parts = append(n.parts, p)
 	}
 	return err
 }
 
-// run runs a program on the machine to its end.
-func (n *Node) run(ctx context.Context, name string, args ...string) error {
-	p, err := n.program(name, args...).start()
-	if err != nil {
-		return err
-	}
-	select {
-	case <-p.done:
-	case <-ctx.Done():
-		return errors.Join(context.Cause(ctx), p.kill())
-	}
-	if p.err != nil {
-		return fmt.Errorf("%s: %w: %s", p.name, p.err, tail(p.log))
-	}
-	return nil
-}
-
-func (n *Node) program(name string, args ...string) program {
-	return program{
-		name: n.Name + ": " + name, log: n.logFile(name), in: n.Place, machine: n.machine.pid(), args: args,
+// program is a program of the machine, which is up.
+func (n *Node) program(name string, args ...string) programs.Command {
+	return programs.Command{
+		Name: n.Name + ": " + name, Log: n.logFile(name), Prepare: onMachine(n.Place, n.machine), Args: args,
 		// containerd finds its shim and the shim finds runc by it.
-		env: []string{"PATH=" + n.bin + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"},
+		Env: []string{"PATH=" + n.bin + ":/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"},
 	}
-}
-
-// await waits until a check succeeds, as long as all of the machine is alive.
-func (n *Node) await(ctx context.Context, check func() error) error {
-	var last error
-	err := wait.PollUntilContextCancel(ctx, poll, true, func(context.Context) (bool, error) {
-		if err := n.alive(); err != nil {
-			return false, err
-		}
-		last = check()
-		return last == nil, nil
-	})
-	if err != nil {
-		return fmt.Errorf("%s: %w", n.Name, errors.Join(err, last))
-	}
-	return nil
 }
 
 // alive says which part of the machine has ended by itself.
@@ -170,8 +145,8 @@ func (n *Node) alive() error {
 	if n.machine == nil {
 		return nil
 	}
-	for _, p := range append([]*process{n.machine}, n.parts...) {
-		if err := p.alive(); err != nil {
+	for _, p := range append([]*programs.Process{n.machine}, n.parts...) {
+		if err := p.Err(); err != nil {
 			return err
 		}
 	}
@@ -183,10 +158,10 @@ func (n *Node) die() error {
 	if n.machine == nil {
 		return nil
 	}
-	err := n.machine.kill()
+	err := n.machine.Kill()
 	for _, p := range slices.Backward(n.parts) {
 		// The kernel kills them with the machine's first process.
-		err = errors.Join(err, p.kill())
+		err = errors.Join(err, p.Kill())
 	}
 	n.machine, n.parts = nil, nil
 	return err

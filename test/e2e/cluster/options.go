@@ -2,11 +2,11 @@ package cluster
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim"
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/programs"
 )
 
 // Modes of kube-proxy.
@@ -59,7 +59,7 @@ func (o Options) withDefaults() (Options, error) {
 		return o, fmt.Errorf("kube-proxy's mode is %q: want %s or %s", o.ProxyMode, NFTables, IPTables)
 	}
 	if o.BinDir == "" {
-		dir, err := findBinDir()
+		dir, err := programs.Dir(controllerProgram)
 		if err != nil {
 			return o, err
 		}
@@ -69,26 +69,4 @@ func (o Options) withDefaults() (Options, error) {
 	dir, err := filepath.Abs(o.BinDir)
 	o.BinDir = dir
 	return o, err
-}
-
-// findBinDir looks for the programs beside this one, and in the checkout that holds the working directory.
-func findBinDir() (string, error) {
-	if self, err := os.Executable(); err == nil {
-		dir := filepath.Dir(self)
-		if _, err := os.Stat(filepath.Join(dir, controllerProgram)); err == nil {
-			return dir, nil
-		}
-	}
-	start, err := os.Getwd()
-	if err != nil {
-		return "", err
-	}
-	for dir := start; ; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "cmd", controllerProgram)); err == nil {
-			return filepath.Join(dir, "bin"), nil
-		}
-		if dir == filepath.Dir(dir) {
-			return "", fmt.Errorf("the programs of the cluster are neither beside this program nor in a checkout around %s", start)
-		}
-	}
 }

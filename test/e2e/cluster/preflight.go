@@ -23,8 +23,8 @@ var tools = []struct{ program, needs string }{
 	{"conntrack", "conntrack"},
 }
 
-// programs are what is built into BinDir.
-var programs = []string{
+// built are the programs in BinDir.
+var built = []string{
 	"kube", "kubectl", "nsxsim", controllerProgram,
 	"e2e/kube-node", "e2e/containerd", "e2e/containerd-shim-runc-v2", "e2e/ctr", "e2e/runc", "e2e/coredns",
 	"e2e/cni/bridge", "e2e/cni/host-local", "e2e/cni/loopback", "e2e/cni/portmap",
@@ -91,7 +91,7 @@ func preflight(m machineState, binDir string) error {
 			packages = append(packages, t.needs)
 		}
 	}
-	for _, p := range programs {
+	for _, p := range built {
 		if binDir != "" && !m.exists(filepath.Join(binDir, p)) {
 			unbuilt = append(unbuilt, filepath.Join(binDir, p))
 		}
