@@ -27,7 +27,7 @@ func (s *stage) visited() (vips map[string]netip.Addr, goHome func(during string
 	s.Helper()
 	s.pods("web", s.Nodes...)
 	vips = map[string]netip.Addr{}
-	crowds := map[string]*crowd{}
+	crowds := map[string]crowd{}
 	for _, policy := range []corev1.ServiceExternalTrafficPolicy{corev1.ServiceExternalTrafficPolicyCluster, corev1.ServiceExternalTrafficPolicyLocal} {
 		name := "web-" + strings.ToLower(string(policy))
 		_, vips[name] = s.service(name, "web", policy)
@@ -38,10 +38,10 @@ func (s *stage) visited() (vips map[string]netip.Addr, goHome func(during string
 		s.Helper()
 		for name, crowd := range crowds {
 			s.pass(crowd, 20)
-			made := crowd.goHome()
+			made := crowd.GoHome()
 			s.answered(name+" "+during, made)
 			s.keeps(name, vips[name])
-			s.Logf("%s: %d visits, %d failed", name, len(made), len(made.failed()))
+			s.Logf("%s: %d visits, %d failed", name, len(made), len(made.Failed()))
 		}
 	}
 }
@@ -160,7 +160,7 @@ func TestNSXDown(t *testing.T) {
 	up := time.Now()
 	s.must(s.NSX.Up(s.ctx))
 	s.works("late", up)
-	s.answered("while pods moved with NSX down", crowd.goHome())
+	s.answered("while pods moved with NSX down", crowd.GoHome())
 	goHome("while NSX was down")
 	s.sole(vips)
 }

@@ -59,7 +59,7 @@ func TestMonitors(t *testing.T) {
 	s.must(s.Client.CoreV1().Pods(s.namespace).Delete(s.ctx, first[0].Name, metav1.DeleteOptions{}))
 	agree("the first one ends", s.Nodes[2])
 	settled := s.pass(crowd, 40)
-	s.answered("while pods came and went", crowd.goHome())
+	s.answered("while pods came and went", crowd.GoHome())
 	if shares := s.shares(s.crossed(vip, settled)); shares[s.Nodes[2].Name] != len(settled) {
 		t.Errorf("connections went to %v, want all %d on %s", shares, len(settled), s.Nodes[2].Name)
 	}

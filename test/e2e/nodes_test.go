@@ -56,7 +56,7 @@ func TestNodeExcluded(t *testing.T) {
 				}
 				return err
 			})
-			s.answered("while "+last.Name+" was excluded and came back", crowd.goHome())
+			s.answered("while "+last.Name+" was excluded and came back", crowd.GoHome())
 			s.keeps(svc.Name, vip)
 		})
 	}
@@ -84,7 +84,7 @@ func TestNodeDrained(t *testing.T) {
 		name := "web-" + strings.ToLower(string(policy))
 		_, vips[name] = s.service(name, "web", policy)
 	}
-	crowds := map[string]*crowd{}
+	crowds := map[string]crowd{}
 	for name, vip := range vips {
 		s.served(vip)
 		crowds[name] = s.crowd(vip)
@@ -99,10 +99,10 @@ func TestNodeDrained(t *testing.T) {
 	s.must(s.Uncordon(s.ctx, drained))
 	for name, vip := range vips {
 		s.pass(crowds[name], 60)
-		made := crowds[name].goHome()
+		made := crowds[name].GoHome()
 		s.answered(fmt.Sprintf("%s while %s was drained", name, drained.Name), made)
 		s.keeps(name, vip)
-		t.Logf("%s: %d visits, none failed", name, len(made)-len(made.failed()))
+		t.Logf("%s: %d visits, %d failed", name, len(made), len(made.Failed()))
 	}
 }
 
@@ -157,7 +157,7 @@ func TestNodePoweredOff(t *testing.T) {
 	vips := map[string]netip.Addr{}
 	_, vips["web-cluster"] = s.service("web-cluster", "web", corev1.ServiceExternalTrafficPolicyCluster)
 	_, vips["web-local"] = s.service("web-local", "everywhere", corev1.ServiceExternalTrafficPolicyLocal)
-	crowds := map[string]*crowd{}
+	crowds := map[string]crowd{}
 	for name, vip := range vips {
 		s.served(vip)
 		crowds[name] = s.crowd(vip)
@@ -169,23 +169,23 @@ func TestNodePoweredOff(t *testing.T) {
 	s.must(s.PowerOff(s.ctx, last))
 	for name, vip := range vips {
 		s.eventually("visits that began well after the end of "+last.Name, time.Minute, func() error {
-			if n := len(crowds[name].visits().since(off.Add(downWithin + visitTimeout))); n < 60 {
+			if n := len(crowds[name].Visits().Since(off.Add(downWithin + visitTimeout))); n < 60 {
 				return fmt.Errorf("%d were made", n)
 			}
 			return nil
 		})
-		made := crowds[name].visits()
+		made := crowds[name].Visits()
 		flows := s.flows(vip)
-		failed := made.failed()
+		failed := made.Failed()
 		for _, v := range failed {
-			f, known := flows[v.from]
+			f, known := flows[v.Client]
 			switch {
 			case !known:
-				t.Errorf("%s: the edge knows nothing of the visit of %s, which failed: %v", name, v.at(off), v.err)
+				t.Errorf("%s: the edge knows nothing of the visit of %s, which failed: %v", name, at(v, off), v.Err)
 			case f.member.Addr() != last.Address:
-				t.Errorf("%s: the visit of %s failed, which the edge sent to %v: %v", name, v.at(off), f.member, v.err)
-			case v.began.After(off.Add(downWithin)):
-				t.Errorf("%s: the visit of %s was sent to the dead node %v: %v", name, v.at(off), f.member, v.err)
+				t.Errorf("%s: the visit of %s failed, which the edge sent to %v: %v", name, at(v, off), f.member, v.Err)
+			case v.Began.After(off.Add(downWithin)):
+				t.Errorf("%s: the visit of %s was sent to the dead node %v: %v", name, at(v, off), f.member, v.Err)
 			}
 		}
 		t.Logf("%s: %d of %d visits failed, which were on their way to %s%s", name, len(failed), len(made), last.Name, lastFailure(made, off))
@@ -206,7 +206,7 @@ func TestNodePoweredOff(t *testing.T) {
 		return err
 	})
 	for name := range vips {
-		s.answered(name+" after "+last.Name+" came back", crowds[name].goHome().since(on))
+		s.answered(name+" after "+last.Name+" came back", crowds[name].GoHome().Since(on))
 	}
 	t.Logf("%s was back after %.0f s", last.Name, time.Since(on).Seconds())
 }

@@ -7,11 +7,11 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/e2e/cluster"
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/visits"
 )
 
 // TestPackets proves by the edge's own record of connections, and by what pods see, that clients keep their addresses where they
@@ -54,8 +54,8 @@ func TestPackets(t *testing.T) {
 			}
 		}
 		for _, v := range made {
-			if v.err == nil && v.sees.Addr() != v.from.Addr() {
-				t.Fatalf("the pod sees %v, the client is %v", v.sees, v.from)
+			if v.Err == nil && v.Sees.Addr() != v.Client.Addr() {
+				t.Fatalf("the pod sees %v, the client is %v", v.Sees, v.Client)
 			}
 		}
 		s.toAll(s.crossed(local, made))
@@ -69,29 +69,29 @@ func TestPackets(t *testing.T) {
 		for i := 1; i <= cluster.Clients; i++ {
 			client := s.Topology.ClientAddress(i)
 			var members []string
-			var own visits
+			var own visits.Visits
 			for _, v := range made {
-				if v.err == nil && v.from.Addr() == client {
+				if v.Err == nil && v.Client.Addr() == client {
 					own = append(own, v)
-					members = append(members, crossed[v.from].member.String())
+					members = append(members, crossed[v.Client].member.String())
 				}
 			}
 			slices.Sort(members)
-			if members = slices.Compact(members); len(members) != 1 || len(own.pods()) != 1 {
-				t.Errorf("client %v was sent to %v and answered by %v in %d visits, want one", client, members, own.pods(), len(own))
+			if members = slices.Compact(members); len(members) != 1 || len(own.Pods()) != 1 {
+				t.Errorf("client %v was sent to %v and answered by %v in %d visits, want one", client, members, own.Pods(), len(own))
 			}
 		}
 	})
 
 	t.Run("source ranges keep clients out at the edge", func(t *testing.T) {
 		s := s.in(t)
-		if v := s.visit(s.ctx, 1, guarded); v.err != nil {
-			s.eventually("the client in the range gets in", addressWithin, func() error { return s.visit(s.ctx, 1, guarded).err })
+		if v := s.visit(s.ctx, 1, guarded); v.Err != nil {
+			s.eventually("the client in the range gets in", addressWithin, func() error { return s.visit(s.ctx, 1, guarded).Err })
 		}
 		began := s.flows(guarded)
 		for i := 2; i <= cluster.Clients; i++ {
-			if v := s.visit(s.ctx, i, guarded); v.err == nil {
-				t.Errorf("client %v, outside the ranges, was answered by %s", v.from, v.pod)
+			if v := s.visit(s.ctx, i, guarded); v.Err == nil {
+				t.Errorf("client %v, outside the ranges, was answered by %s", v.Client, v.Pod)
 			}
 		}
 		for client, f := range s.flows(guarded) {
@@ -102,8 +102,8 @@ func TestPackets(t *testing.T) {
 		s.patch("guarded", `{"spec":{"loadBalancerSourceRanges":null}}`)
 		s.eventually("everybody gets in without ranges", addressWithin, func() error {
 			for i := 1; i <= cluster.Clients; i++ {
-				if v := s.visit(s.ctx, i, guarded); v.err != nil {
-					return v.err
+				if v := s.visit(s.ctx, i, guarded); v.Err != nil {
+					return v.Err
 				}
 			}
 			return nil
@@ -112,7 +112,7 @@ func TestPackets(t *testing.T) {
 }
 
 // crossed are the flows of visits, by client. All of them must have crossed the edge, to a node.
-func (s *stage) crossed(vip netip.Addr, made visits) map[netip.AddrPort]flow {
+func (s *stage) crossed(vip netip.Addr, made visits.Visits) map[netip.AddrPort]flow {
 	s.Helper()
 	found, err := s.crossing(vip, made)
 	s.must(err)
@@ -120,18 +120,18 @@ func (s *stage) crossed(vip netip.Addr, made visits) map[netip.AddrPort]flow {
 }
 
 // crossing is crossed while nodes go, with which the edge forgets connections.
-func (s *stage) crossing(vip netip.Addr, made visits) (map[netip.AddrPort]flow, error) {
+func (s *stage) crossing(vip netip.Addr, made visits.Visits) (map[netip.AddrPort]flow, error) {
 	s.Helper()
 	all, found := s.flows(vip), map[netip.AddrPort]flow{}
 	for _, v := range made {
-		f, ok := all[v.from]
+		f, ok := all[v.Client]
 		if !ok {
-			return nil, fmt.Errorf("the edge knows nothing of a connection from %v to %v", v.from, vip)
+			return nil, fmt.Errorf("the edge knows nothing of a connection from %v to %v", v.Client, vip)
 		}
 		if s.nodeAt(f.member.Addr().String()) == nil {
-			return nil, fmt.Errorf("the edge sent %v to %v, which is no node", v.from, f.member)
+			return nil, fmt.Errorf("the edge sent %v to %v, which is no node", v.Client, f.member)
 		}
-		found[v.from] = f
+		found[v.Client] = f
 	}
 	return found, nil
 }
@@ -159,16 +159,11 @@ func (s *stage) shares(flows map[netip.AddrPort]flow) map[string]int {
 }
 
 // sharesNow has the crowd make some more visits, and counts them by node; nil when the edge knows nothing of one.
-func (s *stage) sharesNow(c *crowd) map[string]int {
+func (s *stage) sharesNow(c crowd) map[string]int {
 	s.Helper()
 	flows, err := s.crossing(c.to, s.pass(c, 30))
 	if err != nil {
 		return nil
 	}
 	return s.shares(flows)
-}
-
-// at tells when a visit began, in messages.
-func (v visit) at(since time.Time) string {
-	return fmt.Sprintf("%v at %.1f s", v.from, v.began.Sub(since).Seconds())
 }

@@ -13,6 +13,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/visits"
 )
 
 // flipWithin is how long requests may fail after a change of policy: until kube-proxy and NSX have followed.
@@ -34,17 +36,17 @@ func TestPolicyFlips(t *testing.T) {
 		flipped := time.Now()
 		s.patch(svc.Name, fmt.Sprintf(`{"spec":{"externalTrafficPolicy":%q}}`, policy))
 		s.eventually("visits that began well after the flip", time.Minute, func() error {
-			if len(crowd.visits().since(flipped.Add(flipWithin))) < 60 {
+			if len(crowd.Visits().Since(flipped.Add(flipWithin))) < 60 {
 				return errors.New("too few yet")
 			}
 			return nil
 		})
-		made := crowd.visits().since(flipped)
-		settled := made.since(flipped.Add(flipWithin))
+		made := crowd.Visits().Since(flipped)
+		settled := made.Since(flipped.Add(flipWithin))
 		s.answered(fmt.Sprintf("%.0f s and more after the flip to %s", flipWithin.Seconds(), policy), settled)
 		for _, v := range settled {
-			if kept := v.sees.Addr() == v.from.Addr(); v.err == nil && kept != (policy == corev1.ServiceExternalTrafficPolicyLocal) {
-				t.Fatalf("with policy %s, %.1f s after the flip, the pod sees %v, and the client is %v", policy, v.began.Sub(flipped).Seconds(), v.sees, v.from)
+			if kept := v.Sees.Addr() == v.Client.Addr(); v.Err == nil && kept != (policy == corev1.ServiceExternalTrafficPolicyLocal) {
+				t.Fatalf("with policy %s, %.1f s after the flip, the pod sees %v, and the client is %v", policy, v.Began.Sub(flipped).Seconds(), v.Sees, v.Client)
 			}
 		}
 		if policy == corev1.ServiceExternalTrafficPolicyLocal {
@@ -53,18 +55,18 @@ func TestPolicyFlips(t *testing.T) {
 			}
 		}
 		s.keeps(svc.Name, vip)
-		t.Logf("to %s: %d of %d visits failed%s", policy, len(made.failed()), len(made), lastFailure(made, flipped))
+		t.Logf("to %s: %d of %d visits failed%s", policy, len(made.Failed()), len(made), lastFailure(made, flipped))
 	}
 }
 
 // lastFailure says when the last of visits that failed began.
-func lastFailure(made visits, since time.Time) string {
-	failed := made.failed()
+func lastFailure(made visits.Visits, since time.Time) string {
+	failed := made.Failed()
 	if len(failed) == 0 {
 		return ""
 	}
-	last := slices.MaxFunc(failed, func(a, b visit) int { return a.began.Compare(b.began) })
-	return fmt.Sprintf(", the last one began %.1f s after", last.began.Sub(since).Seconds())
+	last := slices.MaxFunc(failed, func(a, b visits.Visit) int { return a.Began.Compare(b.Began) })
+	return fmt.Sprintf(", the last one began %.1f s after", last.Began.Sub(since).Seconds())
 }
 
 // TestTwentyServices has many Services of both policies share one pool of addresses, and deletes them in random order.
@@ -120,12 +122,12 @@ func TestTwentyServices(t *testing.T) {
 		})
 		// One of those that are left, another one each time.
 		left := order[i+1+i%(len(order)-i-1)]
-		if v := s.visit(s.ctx, 1, vips[left]); v.err != nil {
-			t.Errorf("after the deletion of %s, %s does not answer: %v", name, left, v.err)
+		if v := s.visit(s.ctx, 1, vips[left]); v.Err != nil {
+			t.Errorf("after the deletion of %s, %s does not answer: %v", name, left, v.Err)
 		}
 		s.keeps(left, vips[left])
 	}
-	made := crowd.goHome()
+	made := crowd.GoHome()
 	s.answered("while all others were deleted", made)
 	s.must(s.Client.CoreV1().Services(s.namespace).Delete(s.ctx, watched, metav1.DeleteOptions{}))
 	s.eventually("the last one's address is given back", addressWithin, func() error {
@@ -137,8 +139,8 @@ func TestTwentyServices(t *testing.T) {
 	// The edge follows NSX a moment later, and a Service of another test may have the address by then.
 	s.eventually(fmt.Sprintf("%v answers no more", vips[watched]), addressWithin, func() error {
 		v := s.visit(s.ctx, 1, vips[watched])
-		if v.err == nil && !slices.Contains(s.allocated(), vips[watched].String()) {
-			return fmt.Errorf("%s did", v.pod)
+		if v.Err == nil && !slices.Contains(s.allocated(), vips[watched].String()) {
+			return fmt.Errorf("%s did", v.Pod)
 		}
 		return nil
 	})

@@ -10,11 +10,10 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"slices"
-	"sync"
 	"time"
 
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/e2e/cluster"
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/visits"
 )
 
 const (
@@ -24,66 +23,33 @@ const (
 	visitTimeout = 5 * time.Second
 )
 
-// visit is a connection of its own from the client outside to a floating IP, with two requests, so that the answers are one pod's.
-type visit struct {
-	from         netip.AddrPort // the client's
-	to           netip.Addr
-	began, ended time.Time
-	pod          string         // its name
-	sees         netip.AddrPort // the client, as the pod sees it
-	err          error
-}
-
-// visits are in the order in which they ended.
-type visits []visit
-
-func (v visits) failed() visits {
-	return slices.DeleteFunc(slices.Clone(v), func(v visit) bool { return v.err == nil })
-}
-
-// since are those that began at a time or later.
-func (v visits) since(t time.Time) visits {
-	return slices.DeleteFunc(slices.Clone(v), func(v visit) bool { return v.began.Before(t) })
-}
-
-// pods are the names of the pods that answered, each once.
-func (v visits) pods() []string {
-	var names []string
-	for _, v := range v {
-		if v.err == nil {
-			names = append(names, v.pod)
-		}
-	}
-	slices.Sort(names)
-	return slices.Compact(names)
-}
-
-// visit makes one, as the i-th client, from 1 to cluster.Clients. It may be called from any goroutine.
-func (s *stage) visit(ctx context.Context, i int, to netip.Addr) (v visit) {
+// visit is a connection from the i-th client, from 1 to cluster.Clients, with two requests, so that the answers are one pod's.
+// It may be called from any goroutine.
+func (s *stage) visit(ctx context.Context, i int, to netip.Addr) (v visits.Visit) {
 	ctx, cancel := context.WithTimeout(ctx, visitTimeout)
 	defer cancel()
-	v.from, v.to = netip.AddrPortFrom(s.Topology.ClientAddress(i), s.port()), to
-	dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(v.from)}
-	v.began = time.Now()
-	defer func() { v.ended = time.Now() }()
-	conn, err := s.Topology.Client().DialFrom(ctx, dialer, "tcp", netip.AddrPortFrom(to, 80).String())
+	v.Client, v.To = netip.AddrPortFrom(s.Topology.ClientAddress(i), s.port()), netip.AddrPortFrom(to, 80)
+	dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(v.Client)}
+	v.Began = time.Now()
+	defer func() { v.Ended = time.Now() }()
+	conn, err := s.Topology.Client().DialFrom(ctx, dialer, "tcp", v.To.String())
 	if err != nil {
-		v.err = err
+		v.Err = err
 		return v
 	}
 	defer func() { _ = conn.Close() }()
-	if v.err = conn.SetDeadline(v.began.Add(visitTimeout)); v.err != nil {
+	if v.Err = conn.SetDeadline(v.Began.Add(visitTimeout)); v.Err != nil {
 		return v
 	}
 	answers := bufio.NewReader(conn)
-	if v.pod, v.err = ask(conn, answers, "/hostname"); v.err != nil {
+	if v.Pod, v.Err = ask(conn, answers, "/hostname"); v.Err != nil {
 		return v
 	}
 	sees, err := ask(conn, answers, "/clientip")
 	if err == nil {
-		v.sees, err = netip.ParseAddrPort(sees)
+		v.Sees, err = netip.ParseAddrPort(sees)
 	}
-	v.err = err
+	v.Err = err
 	return v
 }
 
@@ -108,61 +74,27 @@ func ask(conn net.Conn, answers *bufio.Reader, path string) (string, error) {
 	return string(body), err
 }
 
-// crowd is all clients visiting a floating IP at a steady pace, until they are told to leave or the test ends.
+// crowd is all clients visiting a floating IP at a steady pace.
 type crowd struct {
-	to      netip.Addr
-	leave   context.CancelFunc
-	running sync.WaitGroup
-	mu      sync.Mutex
-	made    visits
+	*visits.Crowd
+	to netip.Addr
 }
 
-// crowd has all clients visit an address.
-func (s *stage) crowd(to netip.Addr) *crowd {
-	stay, leave := context.WithCancel(s.ctx)
-	c := &crowd{to: to, leave: leave}
-	s.Cleanup(func() { c.goHome() })
-	c.running.Go(func() {
-		ticker := time.NewTicker(visitEvery / cluster.Clients)
-		defer ticker.Stop()
-		for i := 0; ; i++ {
-			select {
-			case <-stay.Done():
-				return
-			case <-ticker.C:
-			}
-			// Those that wait for an answer keep nobody else from asking. What is in flight when the crowd leaves is seen to its end.
-			c.running.Go(func() {
-				v := s.visit(context.WithoutCancel(stay), 1+i%cluster.Clients, to)
-				c.mu.Lock()
-				c.made = append(c.made, v)
-				c.mu.Unlock()
-			})
-		}
+// crowd has all clients visit an address, until they go home or the test ends.
+func (s *stage) crowd(to netip.Addr) crowd {
+	c := visits.Gather(s.ctx, visitEvery/cluster.Clients, func(ctx context.Context, i int) visits.Visit {
+		return s.visit(ctx, 1+i%cluster.Clients, to)
 	})
-	return c
-}
-
-// visits are those that have ended.
-func (c *crowd) visits() visits {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return slices.Clone(c.made)
-}
-
-// goHome returns all visits, when the last one has ended.
-func (c *crowd) goHome() visits {
-	c.leave()
-	c.running.Wait()
-	return c.visits()
+	s.Cleanup(func() { c.GoHome() })
+	return crowd{c, to}
 }
 
 // pass waits until a crowd has made n further visits, and returns these, which may be more.
-func (s *stage) pass(c *crowd, n int) (made visits) {
+func (s *stage) pass(c crowd, n int) (made visits.Visits) {
 	s.Helper()
 	began := time.Now()
 	s.eventually(fmt.Sprintf("%d further visits to %v", n, c.to), time.Minute, func() error {
-		if made = c.visits().since(began); len(made) < n {
+		if made = c.Visits().Since(began); len(made) < n {
 			return fmt.Errorf("%d were made", len(made))
 		}
 		return nil
@@ -171,9 +103,9 @@ func (s *stage) pass(c *crowd, n int) (made visits) {
 }
 
 // answered checks that none of the visits failed. Of those that did, it tells where the edge had sent them.
-func (s *stage) answered(during string, made visits) {
+func (s *stage) answered(during string, made visits.Visits) {
 	s.Helper()
-	failed := made.failed()
+	failed := made.Failed()
 	if len(failed) == 0 {
 		return
 	}
@@ -181,11 +113,11 @@ func (s *stage) answered(during string, made visits) {
 	const most = 10
 	for _, v := range failed[:min(len(failed), most)] {
 		where := "which the edge has no record of"
-		if f, known := s.flows(v.to)[v.from]; known {
+		if f, known := s.flows(v.To.Addr())[v.Client]; known {
 			where = fmt.Sprintf("sent to %v, %s", f.member, f.state)
 		}
 		s.Logf("the visit of %v to %v, %s, began at %s and failed after %.2f s: %v",
-			v.from, v.to, where, v.began.UTC().Format("15:04:05.000"), v.ended.Sub(v.began).Seconds(), v.err)
+			v.Client, v.To, where, v.Began.UTC().Format("15:04:05.000"), v.Ended.Sub(v.Began).Seconds(), v.Err)
 	}
 }
 
@@ -195,13 +127,18 @@ func (s *stage) served(to netip.Addr) {
 	in := 0
 	s.eventually(fmt.Sprintf("%v answers", to), time.Minute, func() error {
 		v := s.visit(s.ctx, 1+in%cluster.Clients, to)
-		if v.err != nil {
+		if v.Err != nil {
 			in = 0
-			return v.err
+			return v.Err
 		}
 		if in++; in < 10 {
 			return fmt.Errorf("it answered %d times", in)
 		}
 		return nil
 	})
+}
+
+// at tells who made a visit and when it began, in messages.
+func at(v visits.Visit, since time.Time) string {
+	return fmt.Sprintf("%v at %.1f s", v.Client, v.Began.Sub(since).Seconds())
 }
