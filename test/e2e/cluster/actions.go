@@ -89,8 +89,8 @@ func (c *Cluster) PowerOn(ctx context.Context, n *Node) error {
 	if err == nil {
 		err = n.join()
 	}
-	if err != nil {
-		return fmt.Errorf("power on %s: %w", n.Name, err)
+	if err != nil { // it is off, and not half of it on
+		return fmt.Errorf("power on %s: %w", n.Name, errors.Join(err, n.die()))
 	}
 	return nil
 }

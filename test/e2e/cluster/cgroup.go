@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -20,9 +21,34 @@ import (
 // cgroupDir is where control groups are mounted: version 2 itself, or a directory for each hierarchy of version 1.
 const cgroupDir = "/sys/fs/cgroup"
 
+// controllersFile lists the controllers of a group of version 2.
+const controllersFile = "cgroup.controllers"
+
+// kubeletControllers are those of version 2 that a kubelet wants in its group, if the machine has them.
+var kubeletControllers = []string{"cpu", "cpuset", "memory", "hugetlb", "pids"}
+
 // cgroupControllers are those of version 1 that the kubelet wants; unified is version 2 beside it, where runc makes groups
 // as well.
 var cgroupControllers = []string{"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb", "systemd", "unified"}
+
+// neededControllers are those without which a kubelet or runc does not work; version 1 counts processor time in one of its own.
+var neededControllers = map[bool][]string{
+	true:  {"cpu", "cpuset", "memory", "pids"},
+	false: {"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "pids"},
+}
+
+// missingControllers are the needed ones that this machine does not offer.
+func missingControllers() []string {
+	unified := unifiedCgroups()
+	text, _ := os.ReadFile(filepath.Join(cgroupDir, controllersFile)) // none: offers none
+	return slices.DeleteFunc(slices.Clone(neededControllers[unified]), func(name string) bool {
+		if unified {
+			return slices.Contains(strings.Fields(string(text)), name)
+		}
+		_, err := os.Stat(filepath.Join(cgroupDir, name))
+		return err == nil
+	})
+}
 
 // unifiedCgroups says whether the machine has version 2 alone.
 func unifiedCgroups() bool {
@@ -50,15 +76,8 @@ func cgroupRoots() []string {
 // makeCgroup makes the control group that holds all pods of a node.
 func makeCgroup(name string) error {
 	if unifiedCgroups() {
-		// The controllers that there are, for the groups below: the kubelet says which of them it misses.
-		available, err := os.ReadFile(filepath.Join(cgroupDir, "cgroup.controllers"))
-		if err != nil {
-			return fmt.Errorf("control groups: %w", err)
-		}
-		for _, c := range strings.Fields(string(available)) {
-			if err := os.WriteFile(filepath.Join(cgroupDir, "cgroup.subtree_control"), []byte("+"+c), 0); err != nil {
-				return fmt.Errorf("control group controller %s: %w", c, err)
-			}
+		if err := delegateControllers(); err != nil {
+			return err
 		}
 	}
 	for _, root := range cgroupRoots() {
@@ -83,13 +102,34 @@ func makeCgroup(name string) error {
 	return nil
 }
 
+// delegateControllers has the groups below the root of version 2 have what a kubelet asks of its own.
+func delegateControllers() error {
+	available, err := os.ReadFile(filepath.Join(cgroupDir, controllersFile))
+	if err != nil {
+		return fmt.Errorf("control groups: %w", err)
+	}
+	for _, c := range strings.Fields(string(available)) {
+		if !slices.Contains(kubeletControllers, c) {
+			continue
+		}
+		err := os.WriteFile(filepath.Join(cgroupDir, "cgroup.subtree_control"), []byte("+"+c), 0)
+		if errors.Is(err, syscall.EBUSY) {
+			return fmt.Errorf("control group controller %s: %w: %s has processes, as in a container that does not have the host's groups", c, err, cgroupDir)
+		}
+		if err != nil {
+			return fmt.Errorf("control group controller %s: %w", c, err)
+		}
+	}
+	return nil
+}
+
 // removeCgroup kills what is left in a node's control group and removes it.
 func removeCgroup(ctx context.Context, name string) error {
 	var errs []error
 	for _, root := range cgroupRoots() {
 		dir := filepath.Join(root, name)
 		var last error
-		err := wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, 10*time.Second, true, func(context.Context) (bool, error) {
+		err := wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, 30*time.Second, true, func(context.Context) (bool, error) {
 			last = emptyCgroup(dir)
 			return last == nil, nil
 		})

@@ -56,7 +56,7 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cluster: %w", err)
 	}
-	if err := preflight(thisMachine(), o.BinDir); err != nil {
+	if err := check(ctx, o.BinDir); err != nil {
 		return nil, err
 	}
 	if err := Clean(ctx); err != nil {
@@ -100,11 +100,9 @@ func (c *Cluster) start(ctx context.Context) error {
 		return err
 	}
 	for i := 1; i <= c.Topology.Nodes; i++ {
-		name := c.Topology.NodeName(i)
-		c.Nodes = append(c.Nodes, &Node{
-			Name: name, Address: c.Topology.NodeAddress(i), Place: c.Topology.Node(i), number: i, uuid: c.Topology.NodeUUID(i),
-			dir: filepath.Join(c.Dir, name), cgroup: string(c.Topology.Node(i)), bin: filepath.Join(c.options.BinDir, "e2e"), authority: c.authority,
-		})
+		n := c.Topology.newNode(i, c.Dir)
+		n.bin, n.authority = filepath.Join(c.options.BinDir, "e2e"), c.authority
+		c.Nodes = append(c.Nodes, n)
 	}
 
 	if err := c.writeCommands(); err != nil {
@@ -209,22 +207,33 @@ func (c *Cluster) Err() error {
 	return nil
 }
 
-// closeWithin is how long the parts may take to end by themselves.
-const closeWithin = 20 * time.Second
+const (
+	// closeWithin is how long the parts may take to end by themselves.
+	closeWithin = 20 * time.Second
+	// cleanWithin bounds the removal of what the kernel keeps.
+	cleanWithin = time.Minute
+)
 
-// Close ends everything and returns when nothing of the cluster is left. Further calls do nothing and return the same.
+// Close ends everything and returns when nothing of the cluster is left, also when the context has ended. Further calls do
+// nothing and return the same.
 func (c *Cluster) Close(ctx context.Context) error {
 	c.closing.Do(func() {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeWithin)
+		ctx := context.WithoutCancel(ctx)
+		stopping, cancel := context.WithTimeout(ctx, closeWithin)
 		defer cancel()
-		if err := c.close(ctx); err != nil {
+		err := c.stop(stopping)
+		// Whatever did not end by itself: the removal has its time.
+		cleaning, cancel := context.WithTimeout(ctx, cleanWithin)
+		defer cancel()
+		if err := errors.Join(err, c.claim.clean(cleaning), c.claim.release()); err != nil {
 			c.closed = fmt.Errorf("closing the cluster: %w", err)
 		}
 	})
 	return c.closed
 }
 
-func (c *Cluster) close(ctx context.Context) error {
+// stop ends all processes and servers.
+func (c *Cluster) stop(ctx context.Context) error {
 	errs := []error{forEach(c.Nodes, func(n *Node) error {
 		n.mu.Lock()
 		defer n.mu.Unlock()
@@ -240,5 +249,5 @@ func (c *Cluster) close(ctx context.Context) error {
 	if c.endControlPlane != nil {
 		c.endControlPlane()
 	}
-	return errors.Join(append(errs, c.claim.clean(ctx), c.claim.release())...)
+	return errors.Join(errs...)
 }

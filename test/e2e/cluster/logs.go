@@ -12,7 +12,7 @@ import (
 )
 
 // collectWithin bounds the questions to a cluster that may not answer.
-const collectWithin = 20 * time.Second
+const collectWithin = time.Minute
 
 // CollectLogs copies into a directory, made when missing, what tells how a cluster came to be as it is: the logs of all
 // parts and pods, the objects and events of Kubernetes, the objects of NSX and its journal, and what the edge and the

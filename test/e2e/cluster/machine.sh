@@ -18,6 +18,19 @@ rm -rf "$dir/firmware"
 mkdir -p "$dir/firmware/upper/dmi/id" "$dir/firmware/work"
 echo "$uuid" > "$dir/firmware/upper/dmi/id/product_uuid"
 mount -t overlay overlay -o "lowerdir=/sys/class,upperdir=$dir/firmware/upper,workdir=$dir/firmware/work" /sys/class
+# A kubelet says what the kernel shall do when memory is short or when it fails. The kernel is not the node's: the kubelet is
+# shown that all is as it wishes.
+set_for_show() {
+	mkdir -p "$dir/kernel/${1%/*}"
+	echo "$2" > "$dir/kernel/$1"
+	mount --bind "$dir/kernel/$1" "/proc/sys/$1"
+}
+set_for_show vm/overcommit_memory 1
+set_for_show vm/panic_on_oom 0
+set_for_show kernel/panic 10
+set_for_show kernel/panic_on_oops 1
+set_for_show kernel/keys/root_maxkeys 1000000
+set_for_show kernel/keys/root_maxbytes 25000000
 mount --make-rshared /
 touch "$dir/machine-is-up"
 # The shell collects the orphans that end, which sleep would not.

@@ -53,6 +53,15 @@ type Node struct {
 	parts   []*programs.Process // of the machine, in the order of their start
 }
 
+// newNode is the i-th node, switched off, with its files below a directory.
+func (t Topology) newNode(i int, dir string) *Node {
+	name := t.NodeName(i)
+	return &Node{
+		Name: name, Address: t.NodeAddress(i), Place: t.Node(i),
+		number: i, uuid: t.NodeUUID(i), dir: filepath.Join(dir, name), cgroup: string(t.Node(i)),
+	}
+}
+
 // prepare makes the node's directory: its credentials and the settings of its parts, which stay when it is switched off.
 func (n *Node) prepare(caFile, proxyMode string, t Topology) error {
 	err := nodeValues{
@@ -68,11 +77,10 @@ func (n *Node) prepare(caFile, proxyMode string, t Topology) error {
 		return err
 	}
 	return errors.Join(
-		writeFile(filepath.Join(n.dir, machineFile), machineScript),
 		serving.write(n.dir, "kubelet"),
 		n.authority.writeKubeconfig(filepath.Join(n.dir, "kubelet.kubeconfig"), identity{name: "system:node:" + n.Name, groups: []string{"system:nodes"}}),
 		n.authority.writeKubeconfig(filepath.Join(n.dir, "kube-proxy.kubeconfig"), identity{name: "system:kube-proxy"}),
-		os.MkdirAll(filepath.Join(n.dir, "log"), 0o700))
+		os.MkdirAll(n.logDir(), 0o700))
 }
 
 // boot switches the machine on, up to its container runtime.
@@ -80,23 +88,7 @@ func (n *Node) boot(ctx context.Context) error {
 	if err := makeCgroup(n.cgroup); err != nil {
 		return err
 	}
-	up := filepath.Join(n.dir, machineUp)
-	if err := os.Remove(up); err != nil && !errors.Is(err, fs.ErrNotExist) { // of an earlier boot
-		return err
-	}
-	var err error
-	n.machine, err = programs.Command{
-		Name: n.Name, Log: n.logFile("machine"), Prepare: asMachine(n.Place),
-		Args: []string{"/bin/sh", filepath.Join(n.dir, machineFile), n.Name, n.dir, n.uuid},
-	}.Start()
-	if err != nil {
-		return err
-	}
-	err = await(ctx, n.Name+" is up", partWithin, n.alive, func(context.Context) error {
-		_, err := os.Stat(up)
-		return err
-	}, n.logFile("machine"))
-	if err != nil {
+	if err := n.powerUp(ctx); err != nil {
 		return err
 	}
 	if err := n.launch("containerd", filepath.Join(n.bin, "containerd"), "--config="+filepath.Join(n.dir, "containerd.toml")); err != nil {
@@ -105,6 +97,29 @@ func (n *Node) boot(ctx context.Context) error {
 	return await(ctx, "containerd answers on "+n.Name, partWithin, n.alive, func(ctx context.Context) error {
 		return n.program("ctr-version", filepath.Join(n.bin, "ctr"), "version").Run(ctx)
 	}, n.logFile("containerd"))
+}
+
+// powerUp makes the machine, and starts nothing on it.
+func (n *Node) powerUp(ctx context.Context) error {
+	up := filepath.Join(n.dir, machineUp)
+	if err := os.Remove(up); err != nil && !errors.Is(err, fs.ErrNotExist) { // of an earlier boot
+		return err
+	}
+	err := writeFile(filepath.Join(n.dir, machineFile), machineScript)
+	if err != nil {
+		return err
+	}
+	n.machine, err = programs.Command{
+		Name: n.Name, Log: n.logFile("machine"), Prepare: asMachine(n.Place),
+		Args: []string{"/bin/sh", filepath.Join(n.dir, machineFile), n.Name, n.dir, n.uuid},
+	}.Start()
+	if err != nil {
+		return err
+	}
+	return await(ctx, n.Name+" is up", partWithin, n.alive, func(context.Context) error {
+		_, err := os.Stat(up)
+		return err
+	}, n.logFile("machine"))
 }
 
 // load gives the runtime an image from a file.
@@ -167,7 +182,9 @@ func (n *Node) die() error {
 	return err
 }
 
-func (n *Node) logFile(part string) string { return filepath.Join(n.dir, "log", part+".log") }
+func (n *Node) logDir() string { return filepath.Join(n.dir, "log") }
+
+func (n *Node) logFile(part string) string { return filepath.Join(n.logDir(), part+".log") }
 
 // forEach calls f for all nodes at the same time.
 func forEach(nodes []*Node, f func(*Node) error) error {

@@ -74,7 +74,7 @@ func (c *claim) open(endable bool) error {
 // ownerFile has the id of the process that a cluster belongs to.
 const ownerFile = "pid"
 
-// takeAny takes the lowest number that is free.
+// takeAny takes the lowest number that is free, or fails with errTaken.
 func takeAny() (*claim, error) {
 	for number := 1; number <= maxClusters; number++ {
 		c, err := take(number)
@@ -82,7 +82,7 @@ func takeAny() (*claim, error) {
 			return c, err
 		}
 	}
-	return nil, fmt.Errorf("%d clusters run already; \"make e2e-down\" ends those that were started by hand", maxClusters)
+	return nil, fmt.Errorf("%w: %d clusters run already; \"make e2e-down\" ends those that were started by hand", errTaken, maxClusters)
 }
 
 // owner is the process whose cluster Down may end. Without one, the error is fs.ErrNotExist.

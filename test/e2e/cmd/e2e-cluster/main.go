@@ -162,7 +162,7 @@ func newCheckCommand() *cobra.Command {
 		Use:   "check",
 		Short: "Tell whether clusters can run on this machine, and else what is missing",
 		Args:  cobra.NoArgs,
-		RunE:  func(*cobra.Command, []string) error { return cluster.Preflight() },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cluster.Preflight(cmd.Context()) },
 	}
 }
 
