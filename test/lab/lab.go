@@ -185,9 +185,6 @@ func (l *Lab) Kubeconfig() string { return l.controlPlane.Kubeconfig() }
 // ControlPlanePID is the id of the control plane's process.
 func (l *Lab) ControlPlanePID() int { return l.controlPlane.PID() }
 
-// ControlPlaneLog is the path of the control plane's log.
-func (l *Lab) ControlPlaneLog() string { return l.controlPlane.Log() }
-
 // Err says which child has ended that was not told to; nil when all is well.
 func (l *Lab) Err() error {
 	select {

@@ -76,28 +76,6 @@ func HTTPGetAs(ctx context.Context, client *http.Client, url string) (echo.Answe
 	return echo.Parse(string(body))
 }
 
-// UDPAsk sends a datagram as the first client and returns what a pod answered.
-func (l *Lab) UDPAsk(ctx context.Context, to netip.AddrPort, data string) (echo.Answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	d := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.AddrPortFrom(l.Block.Client(1), 0))}
-	conn, err := d.DialContext(ctx, "udp4", to.String())
-	if err != nil {
-		return echo.Answer{}, err
-	}
-	defer func() { _ = conn.Close() }()
-	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })()
-	if _, err := conn.Write([]byte(data)); err != nil {
-		return echo.Answer{}, err
-	}
-	buf := make([]byte, 64<<10)
-	n, err := conn.Read(buf)
-	if err != nil {
-		return echo.Answer{}, err
-	}
-	return echo.Parse(string(buf[:n]))
-}
-
 // Program is the path of a program that users type: kubectl is the lab's own, if it was built, else the machine's.
 func (l *Lab) Program(name string) (string, error) {
 	if own := filepath.Join(l.options.BinDir, name); name == "kubectl" {

@@ -89,13 +89,3 @@ func (n *NSX) Down(ctx context.Context) error {
 func (n *NSX) Up(ctx context.Context) error {
 	return n.do(ctx, http.MethodDelete, "/_nsxsim/faults", nil, nil)
 }
-
-// Pause leaves all requests unanswered until Resume.
-func (n *NSX) Pause(ctx context.Context) error {
-	return n.do(ctx, http.MethodPost, "/_nsxsim/pause", nil, nil)
-}
-
-// Resume answers them.
-func (n *NSX) Resume(ctx context.Context) error {
-	return n.do(ctx, http.MethodPost, "/_nsxsim/resume", nil, nil)
-}
