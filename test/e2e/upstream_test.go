@@ -6,12 +6,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/test/programs"
 )
 
 // suite begins the names of the upstream tests that are run.
@@ -24,6 +26,9 @@ var unfit = map[string]string{
 
 // rolling is a part of the names of the upstream tests that take a quarter of an hour each.
 const rolling = "should not have connectivity disruption during rolling update"
+
+// specWithin bounds an upstream test: the longest takes a quarter of an hour.
+const specWithin = 30 * time.Minute
 
 // spec is an upstream test in a report of ginkgo's.
 type spec struct {
@@ -50,7 +55,7 @@ func TestLoadBalancers(t *testing.T) {
 	t.Parallel()
 	w := inWorld(t)
 	bin := filepath.Join(w.BinDir(), "e2e", "e2e.test")
-	specs := runSpecs(t, exec.CommandContext(w.context(t), bin, "--provider=skeleton", "--ginkgo.dry-run", "--ginkgo.focus="+regexp.QuoteMeta(suite)))
+	specs := runSpecs(t, w, bin, "--provider=skeleton", "--ginkgo.dry-run", "--ginkgo.focus="+regexp.QuoteMeta(suite))
 	if len(specs) == 0 {
 		t.Fatalf("%s has no tests named %q", bin, suite)
 	}
@@ -76,10 +81,11 @@ func TestLoadBalancers(t *testing.T) {
 
 func runSpec(t *testing.T, w *world, bin string, s spec) {
 	// The whole name, which ginkgo puts behind that of the suite.
-	cmd := w.Topology.Client().Command(w.context(t), bin, "--provider=skeleton", "--ginkgo.focus= "+regexp.QuoteMeta(s.name())+"$",
+	cmd := w.Topology.Client().Command(t.Context(), bin, "--provider=skeleton", "--ginkgo.focus= "+regexp.QuoteMeta(s.name())+"$",
 		"--kubeconfig="+w.Kubeconfig(), "--kubectl-path="+filepath.Join(w.BinDir(), "kubectl"),
-		fmt.Sprintf("--num-nodes=%d", len(w.Nodes)), "--node-os-distro=custom", "--dump-logs-on-failure=false", "--ginkgo.v")
-	for _, done := range runSpecs(t, cmd) {
+		fmt.Sprintf("--num-nodes=%d", len(w.Nodes)), "--node-os-distro=custom", "--dump-logs-on-failure=false",
+		"--ginkgo.v", "--ginkgo.timeout="+specWithin.String())
+	for _, done := range runSpecs(t, w, cmd.Args...) {
 		if done.name() != s.name() {
 			t.Errorf("%q ran as well", done.name())
 			continue
@@ -94,23 +100,27 @@ func runSpec(t *testing.T, w *world, bin string, s spec) {
 	}
 }
 
-// runSpecs runs ginkgo's tests, and returns those that were not left out. When one fails, it shows what was printed.
-func runSpecs(t *testing.T, cmd *exec.Cmd) []spec {
+// runSpecs runs ginkgo's tests by a command line, and returns those that were not left out. When one fails, it shows what was
+// printed. The process does not outlive this one.
+func runSpecs(t *testing.T, w *world, args ...string) []spec {
 	t.Helper()
-	cmd.Dir = t.TempDir()
-	report := filepath.Join(cmd.Dir, "report.json")
-	cmd.Args = append(cmd.Args, "--ginkgo.json-report="+report, "--ginkgo.no-color", "--ginkgo.silence-skips")
-	out, failed := cmd.CombinedOutput()
+	dir := t.TempDir()
+	report, log := filepath.Join(dir, "report.json"), filepath.Join(dir, "output")
+	args = append(args, "--ginkgo.json-report="+report, "--ginkgo.no-color", "--ginkgo.silence-skips")
+	failed := programs.Command{
+		Name: "ginkgo's tests", Log: log, Args: slices.Concat([]string{"env", "--chdir=" + dir, "KUBECACHEDIR=" + w.KubectlCache()}, args),
+	}.Run(w.context(t))
 	if failed != nil {
+		out, _ := os.ReadFile(log) // else that it failed is all there is to say
 		t.Logf("%s", out)
 	}
 	text, err := os.ReadFile(report)
 	if err != nil {
-		t.Fatalf("no report of %v: %v: %v", cmd.Args, failed, err)
+		t.Fatalf("no report of %v: %v: %v", args, failed, err)
 	}
 	var reports []struct{ SpecReports []spec }
 	if err := json.Unmarshal(text, &reports); err != nil {
-		t.Fatalf("the report of %v: %v", cmd.Args, err)
+		t.Fatalf("the report of %v: %v", args, err)
 	}
 	var specs []spec
 	for _, r := range reports {
@@ -122,7 +132,7 @@ func runSpecs(t *testing.T, cmd *exec.Cmd) []spec {
 		}
 	}
 	if failed != nil && len(specs) == 0 {
-		t.Fatalf("%v: %v", cmd.Args, failed)
+		t.Fatalf("%v: %v", args, failed)
 	}
 	return specs
 }

@@ -13,9 +13,13 @@ import (
 
 // Kubectl is a kubectl command of an administrator, who sits at the outside client.
 func (c *Cluster) Kubectl(ctx context.Context, args ...string) *exec.Cmd {
-	args = append([]string{"--kubeconfig=" + c.Kubeconfig()}, args...)
+	// What it remembers of an API server goes by its address, which all clusters have.
+	args = append([]string{"--kubeconfig=" + c.Kubeconfig(), "--cache-dir=" + c.KubectlCache()}, args...)
 	return c.Topology.Client().Command(ctx, filepath.Join(c.options.BinDir, "kubectl"), args...)
 }
+
+// KubectlCache is the directory where kubectl keeps what it knows of the cluster.
+func (c *Cluster) KubectlCache() string { return filepath.Join(c.Dir, "kubectl-cache") }
 
 // writeCommands writes what people type: kubectl of this cluster, and a prefix for commands on its client.
 func (c *Cluster) writeCommands() error {

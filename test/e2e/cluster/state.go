@@ -38,6 +38,9 @@ func baseDir() (string, error) {
 	}
 	// Anybody may have made this name in a directory that is everybody's.
 	info, err := os.Lstat(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return baseDir() // the end of another cluster has just removed it
+	}
 	if err != nil {
 		return "", fmt.Errorf("directory of clusters: %w", err)
 	}
