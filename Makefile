@@ -50,7 +50,7 @@ bin/e2e-cluster:
 
 # First that a cluster does what the tests ask of it, and goes without a trace.
 E2E_CLUSTER_TEST = go tool gotestsum --format testname --junitfile .cache/e2e/junit-cluster.xml -- \
-	-tags e2e -count 1 -timeout 10m -run TestLive ./test/e2e/cluster
+	-tags e2e -count 1 -timeout 20m -run 'TestRehearsal|TestLive' ./test/e2e/cluster
 
 # Tests that take nothing away from others run several at a time, the upstream ones among them.
 E2E_TEST = go tool gotestsum --format testname --junitfile .cache/e2e/junit.xml -- \

@@ -20,15 +20,15 @@ const (
 	readyWithin = 3 * time.Minute
 )
 
-// await waits until a check succeeds, as long as all is well. The error says what was awaited and what failed last, with the
-// ends of logs.
+// await waits until a check succeeds, as long as all is well. The error says what was awaited and what is not well, or else what
+// failed last, with the ends of logs.
 func await(ctx context.Context, what string, within time.Duration, well func() error, check func(context.Context) error, logs ...string) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, within, fmt.Errorf("not within %v", within))
 	defer cancel()
-	var last error
+	var ended, last error
 	err := wait.PollUntilContextCancel(ctx, poll, true, func(ctx context.Context) (bool, error) {
-		if err := well(); err != nil {
-			return false, err
+		if ended = well(); ended != nil {
+			return false, ended
 		}
 		err := check(ctx)
 		if err != nil && ctx.Err() == nil { // else it fails for want of time
@@ -36,13 +36,13 @@ func await(ctx context.Context, what string, within time.Duration, well func() e
 		}
 		return err == nil, nil
 	})
-	if err == nil {
+	switch {
+	case err == nil:
 		return nil
+	case ended != nil:
+		return fmt.Errorf("waiting until %s: %w", what, ended)
 	}
-	if ctx.Err() != nil {
-		err = context.Cause(ctx)
-	}
-	err = fmt.Errorf("waiting until %s: %w", what, errors.Join(err, last))
+	err = fmt.Errorf("waiting until %s: %w", what, errors.Join(context.Cause(ctx), last))
 	for _, log := range logs {
 		if text := programs.Tail(log); text != "" {
 			err = fmt.Errorf("%w\nthe end of %s:\n%s", err, log, text)

@@ -50,14 +50,14 @@ func TestLive(t *testing.T) {
 		if _, err := c.KillLeader(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "another leader", time.Minute, func(ctx context.Context) error {
+		eventually(t, "another leader", 2*time.Minute, func(ctx context.Context) error {
 			now, err := c.LeaderIdentity(ctx)
 			if err == nil && now == before {
 				err = fmt.Errorf("%s holds the lease", now)
 			}
 			return err
 		})
-		eventually(t, "the killed one is back", time.Minute, c.checkDeployment)
+		eventually(t, "the killed one is back", 2*time.Minute, c.checkDeployment)
 	})
 	t.Run("a node without power is gone, and comes back", func(t *testing.T) {
 		n := c.Nodes[1]
@@ -67,7 +67,7 @@ func TestLive(t *testing.T) {
 		if conn, err := c.Topology.ControlPlane().DialContext(withTimeout(t, time.Second), "tcp", n.Address.String()+":10250"); err == nil {
 			t.Errorf("%s answers", conn.RemoteAddr())
 		}
-		eventually(t, "not Ready", time.Minute, func(ctx context.Context) error {
+		eventually(t, "not Ready", 2*time.Minute, func(ctx context.Context) error {
 			node, err := c.Client.CoreV1().Nodes().Get(ctx, n.Name, metav1.GetOptions{})
 			if err == nil && checkNode(node) == nil {
 				err = errors.New("Ready")
@@ -80,7 +80,7 @@ func TestLive(t *testing.T) {
 		if err := c.PowerOn(t.Context(), n); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "Ready", time.Minute, c.checkNodes)
+		eventually(t, "Ready", 3*time.Minute, c.checkNodes)
 	})
 	t.Run("drained", func(t *testing.T) {
 		n := c.Nodes[0]
@@ -144,6 +144,22 @@ func TestLive(t *testing.T) {
 	})
 }
 
+// TestRehearsal: what a cluster asks of the machine can be tried, and leaves nothing behind.
+func TestRehearsal(t *testing.T) {
+	c := must(takeAny())(t)
+	began := time.Now()
+	if err := rehearseAs(t.Context(), c); err != nil {
+		t.Error(err)
+	}
+	t.Logf("took %.1f s", time.Since(began).Seconds())
+	if c.exists() {
+		t.Error("something is left")
+	}
+	if err := c.release(); err != nil {
+		t.Error(err)
+	}
+}
+
 func withTimeout(t *testing.T, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)
@@ -177,7 +193,7 @@ spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
 	pods := c.Client.CoreV1().Pods("default")
 	urls := []string{"http://web.default.svc.cluster.local"}
 	for _, n := range c.Nodes {
-		eventually(t, "pod of "+n.Name, time.Minute, func(ctx context.Context) error {
+		eventually(t, "pod of "+n.Name, 3*time.Minute, func(ctx context.Context) error {
 			pod, err := pods.Get(ctx, "web-"+n.Name, metav1.GetOptions{})
 			if err != nil {
 				return err
@@ -192,7 +208,7 @@ spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}
 		})
 	}
 	for _, url := range urls {
-		eventually(t, url, 20*time.Second, func(ctx context.Context) error {
+		eventually(t, url, time.Minute, func(ctx context.Context) error {
 			out, err := c.Kubectl(ctx, "exec", "web-node-1", "--", "curl", "-sSf", "-m3", url+"/hostname").CombinedOutput()
 			if err == nil && !strings.HasPrefix(string(out), "web-node-") {
 				err = errors.New("not a pod's answer")

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -67,21 +68,28 @@ func rehearseAs(ctx context.Context, claim *claim) (err error) {
 	try("nftables", func() error { return runIn(ctx, t.Edge(), rehearsalRules, "nft", "--file", "-") })
 	try("connection tracking", func() error { return runIn(ctx, t.Edge(), nil, "conntrack", "--dump", "--proto=tcp") })
 	try("iptables", func() error { return runIn(ctx, n.Place, nil, "iptables", "--wait", "--table=nat", "--list-rules") })
-	try("machines with mounts, process ids and a host name of their own", func() error {
-		if err := n.powerUp(ctx); err != nil {
-			return err
-		}
-		return programs.Command{
-			Name: "the file system of a container", Log: n.logFile("overlay"), Prepare: onMachine(n.Place, n.machine),
-			Args: []string{"/bin/sh", "-c", rehearsalOverlay},
-		}.Run(ctx)
-	})
+	overlays := fmt.Sprintf("overlays over files in %s, which must be none itself and is named by TMPDIR", os.TempDir())
+	if try(overlays, func() error { return tryOverlay(ctx, n) }) {
+		try("machines with mounts, process ids and a host name of their own", func() error { return n.powerUp(ctx) })
+	}
 	return errors.Join(errs...)
 }
 
-// rehearsalOverlay lays a file system over the disk of a machine, as containerd does, and takes a file of it away.
+// tryOverlay has the file system of a container on the disk of a node, which is off.
+func tryOverlay(ctx context.Context, n *Node) error {
+	return programs.Command{
+		Name: "mount", Log: n.logFile("overlay"), Args: []string{"/bin/sh", "-c", rehearsalOverlay, "sh", n.dir},
+		Prepare: func(attributes *syscall.SysProcAttr) error {
+			attributes.Cloneflags = unix.CLONE_NEWNS
+			return nil
+		},
+	}.Run(ctx)
+}
+
+// rehearsalOverlay lays a directory over another one, as containerd does, and takes a file away.
 const rehearsalOverlay = `set -e
-cd /var/lib
+mount --make-rprivate /
+cd "$1"
 mkdir lower upper work merged
 touch lower/file
 mount -t overlay overlay -o lowerdir=lower,upperdir=upper,workdir=work merged
