@@ -16,8 +16,8 @@ import (
 )
 
 const (
-	// takeoverWithin is how long there may be no leader: the lease's 15 s, and a start.
-	takeoverWithin = time.Minute
+	// takeoverWithin bounds the time without a leader: the lease's 15 s, and a start.
+	takeoverWithin = 2 * time.Minute
 	// nsxDownFor is how long NSX's managers answer nothing but errors.
 	nsxDownFor = 2 * time.Minute
 )

@@ -26,7 +26,7 @@ var (
 )
 
 // startWithin bounds the start of the cluster.
-const startWithin = 3 * time.Minute
+const startWithin = 5 * time.Minute
 
 // world is the cluster, which the first test starts, and what all tests share.
 type world struct {
@@ -68,7 +68,10 @@ func inWorld(t *testing.T) *world {
 	return w
 }
 
-// context ends with the test, and when all tests are to end.
+// endWithin is what is kept of the time of all tests for their cleanup, the logs and the end of the cluster.
+const endWithin = 5 * time.Minute
+
+// context ends with the test, and when all tests are to end: by Ctrl-C, or for want of time.
 func (w *world) context(t *testing.T) context.Context {
 	ctx, cancel := context.WithCancel(t.Context())
 	unlink := context.AfterFunc(w.ends, cancel)
@@ -76,6 +79,12 @@ func (w *world) context(t *testing.T) context.Context {
 		unlink()
 		cancel()
 	})
+	deadline, limited := t.Deadline()
+	if !limited {
+		return ctx
+	}
+	ctx, cancelAll := context.WithDeadlineCause(ctx, deadline.Add(-endWithin), errors.New("all tests together take too long"))
+	t.Cleanup(cancelAll)
 	return ctx
 }
 

@@ -34,19 +34,22 @@ func TestPackets(t *testing.T) {
 
 	t.Run("policy Cluster hides clients", func(t *testing.T) {
 		s := s.in(t)
-		made := s.pass(s.crowd(shared), 60)
+		crowd := s.crowd(shared)
+		s.toAll(crowd)
+		made := crowd.GoHome()
 		s.answered("policy Cluster", made)
 		for _, f := range s.crossed(shared, made) {
 			if f.source.Addr() != s.Topology.SNATAddress() {
 				t.Fatalf("the edge sent %v on as %v, want %v", f.client, f.source, s.Topology.SNATAddress())
 			}
 		}
-		s.toAll(s.crossed(shared, made))
 	})
 
 	t.Run("policy Local shows clients", func(t *testing.T) {
 		s := s.in(t)
-		made := s.pass(s.crowd(local), 60)
+		crowd := s.crowd(local)
+		s.toAll(crowd)
+		made := crowd.GoHome()
 		s.answered("policy Local", made)
 		for _, f := range s.crossed(local, made) {
 			if f.source.Addr() != f.client.Addr() {
@@ -58,7 +61,6 @@ func TestPackets(t *testing.T) {
 				t.Fatalf("the pod sees %v, the client is %v", v.Sees, v.Client)
 			}
 		}
-		s.toAll(s.crossed(local, made))
 	})
 
 	t.Run("affinity ClientIP ties a client to a pod", func(t *testing.T) {
@@ -136,15 +138,18 @@ func (s *stage) crossing(vip netip.Addr, made visits.Visits) (map[netip.AddrPort
 	return found, nil
 }
 
-// toAll checks that flows were spread over all nodes.
-func (s *stage) toAll(flows map[netip.AddrPort]flow) {
+// toAll waits until a crowd's connections are spread over all nodes, which are members for NSX when their monitor says so.
+func (s *stage) toAll(c crowd) {
 	s.Helper()
-	shares := s.shares(flows)
-	for _, n := range s.Nodes {
-		if shares[n.Name] == 0 {
-			s.Errorf("of %d connections none went to %s: %v", len(flows), n.Name, shares)
+	s.eventually("connections go to all nodes", verdictWithin, func() error {
+		shares := s.sharesNow(c)
+		for _, n := range s.Nodes {
+			if shares[n.Name] == 0 {
+				return fmt.Errorf("none went to %s: %v", n.Name, shares)
+			}
 		}
-	}
+		return nil
+	})
 }
 
 // shares are the numbers of flows by node.

@@ -22,8 +22,8 @@ import (
 
 // Bounds on things that take no longer unless something is wrong, on a busy machine.
 const (
-	addressWithin = 20 * time.Second // a Service gets or loses its load balancer
-	podWithin     = time.Minute      // pods start or end
+	addressWithin = time.Minute     // a Service gets or loses its load balancer
+	podWithin     = 3 * time.Minute // pods start or end
 	poll          = 50 * time.Millisecond
 )
 
@@ -121,7 +121,7 @@ func (s *stage) eventually(what string, within time.Duration, check func() error
 
 // shutdownDelay is how long a pod of these tests answers after it was told to end: longer than NSX needs to see that its node has no
 // ready pods any more.
-const shutdownDelay = 8
+const shutdownDelay = 12
 
 // webPort is the port of the pods.
 const webPort = 8080
