@@ -61,7 +61,8 @@ func newStage(ctx context.Context, l *lab.Lab, namespace string) (*Stage, error)
 	if err := clientcmd.WriteToFile(*cfg, kubeconfig); err != nil {
 		return nil, err
 	}
-	s.env = append(os.Environ(), "KUBECONFIG="+kubeconfig, "TERM=dumb")
+	// What kubectl remembers of an API server goes by its address, and each lab's has a port of its own.
+	s.env = append(os.Environ(), "KUBECONFIG="+kubeconfig, "KUBECACHEDIR="+filepath.Join(l.Dir, "kubectl-cache"), "TERM=dumb")
 	_, err = l.Client.CoreV1().Namespaces().Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, metav1.CreateOptions{})
 	if err != nil {
 		return nil, err
