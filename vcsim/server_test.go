@@ -9,7 +9,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vmware/govmomi"
@@ -274,26 +273,6 @@ func TestCredentialsAndSessions(t *testing.T) {
 	if _, err := connect(t, server); err != nil {
 		t.Errorf("log-in with the new password: %v", err)
 	}
-}
-
-// TestStartsFast allows for a busy machine: of all starts within a minute, one must be fast.
-func TestStartsFast(t *testing.T) {
-	var took []time.Duration
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
-		begin := time.Now()
-		server, err := vcsim.Start(t.Context(), vcsim.Generate(3, make([][]netip.Addr, 3)), vcsim.Options{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		took = append(took, time.Since(begin))
-		if err := server.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if slices.Min(took) < time.Second {
-			return
-		}
-	}
-	t.Errorf("a vCenter with 3 VMs took %v to start", took)
 }
 
 func TestTwoVCentersInOneProcess(t *testing.T) {
