@@ -72,7 +72,7 @@ func realized(t *testing.T, c client.Connector, path string) []model.GenericPoli
 	entities := realized_state.NewRealizedEntitiesClient(c)
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); <-tick.C {
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); <-tick.C {
 		list, err := entities.List(path, nil)
 		ok(t, "realised entities of "+path, err)
 		if len(list.Results) > 0 && *list.Results[0].State == model.GenericPolicyRealizedResource_STATE_REALIZED {
