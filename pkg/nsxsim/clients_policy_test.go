@@ -88,6 +88,18 @@ func policyClients() []client {
 			// While a search's cursor, of digits only, is not the number of results, there is more.
 			{do: "GET /policy/api/v1/search/query?query=resource_type:Group&page_size=250&cursor=", status: 200, want: `{"cursor":"1","result_count":1}`},
 		}},
+		{name: "vmware-nsxlib: what became of intents", login: session, calls: []call{
+			{do: "PATCH /policy/api/v1/infra/ip-pools/p", body: `{"display_name":"p"}`, status: 200},
+			{do: "PATCH /policy/api/v1/infra/ip-pools/p/ip-allocations/a", body: `{}`, status: 200},
+			{do: "GET /policy/api/v1/infra/realized-state/alarms", status: 200, want: `{"result_count":1,"results":[{"source_reference":"/infra/ip-pools/p/ip-allocations/a","message":"*"}]}`},
+			{do: "GET /policy/api/v1/infra/realized-state/realized-entities?intent_path=/infra/ip-pools/p/ip-allocations/a", status: 200, want: `{"results":[{"state":"ERROR","alarms":["*"]}]}`},
+			{do: "PATCH /policy/api/v1/infra/ip-pools/p/ip-subnets/s", body: `{"resource_type":"IpAddressPoolStaticSubnet","cidr":"10.9.0.0/24","allocation_ranges":[{"start":"10.9.0.1","end":"10.9.0.2"}]}`, status: 200},
+			{do: "PATCH /policy/api/v1/infra/ip-pools/p/ip-allocations/b", body: `{"display_name":"b"}`, status: 200},
+			{do: "GET /policy/api/v1/infra/realized-state/realized-entities?intent_path=/infra/ip-pools/p/ip-allocations/b", status: 200,
+				want: `{"results":[{"state":"REALIZED","extended_attributes":[{"key":"allocation_ip","values":["*10.9.0."]}]}]}`},
+			{do: "GET /policy/api/v1/infra/realized-state/realized-entities?intent_path=/infra/ip-pools/none", status: 404},
+			{do: "DELETE /policy/api/v1/infra/ip-pools/p/ip-allocations/b", status: 200},
+		}},
 		{name: "ansible-for-nsxt: the modules of the Policy", calls: []call{
 			{do: "GET /policy/api/v1/infra/tier-1s", status: 200, want: `{"results":[]}`},
 			{do: "GET /policy/api/v1/infra/tier-1s/t1", status: 404, want: `{"error_code":600}`},

@@ -72,7 +72,7 @@ func (s *Sim) Endpoints() []Endpoint {
 func (s *Sim) addPolicyEndpoints(add func(string, ...string), addSubs func(string, []sub)) {
 	infra := policyBase + "/infra"
 	add(infra, http.MethodGet, http.MethodPatch)
-	for _, path := range []string{"/search", "/search/query", "/infra/realized-state/realized-entities", "/infra/realized-state/status", "/infra/realized-state/virtual-machines", machines,
+	for _, path := range []string{"/search", "/search/query", "/infra/realized-state/realized-entities", "/infra/realized-state/status", "/infra/realized-state/alarms", "/infra/realized-state/virtual-machines", machines,
 		"/infra/domains", "/infra/sites", "/infra/sites/default/enforcement-points", edgeClusters + "/{id}/edge-nodes", edgeClusters + "/{id}/edge-nodes/{id}"} {
 		add(policyBase+path, http.MethodGet)
 	}

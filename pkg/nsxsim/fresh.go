@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 
 	"github.com/google/uuid"
 )
@@ -39,7 +40,7 @@ var systemObjects = []systemObject{
 
 // populate makes what a fresh NSX has.
 func (s *Sim) populate(empty bool) error {
-	for _, o := range systemObjects {
+	for _, o := range slices.Concat(systemObjects, plainSystemObjects) {
 		if err := s.createSystem(o); err != nil {
 			return fmt.Errorf("%s: %w", o.name, err)
 		}

@@ -6,9 +6,10 @@ import "net/http"
 // and their ports, the static routes and NAT rules of a router. They are documents
 // with references, and nothing more: no packet goes through them.
 
-// networkKinds gives the kinds of the Manager API that networks are made of.
+// networkKinds gives the kinds of the Manager API that networks are made of, and those
+// beside them.
 func networkKinds() []*kind {
-	return []*kind{
+	return append(plainKinds(), []*kind{
 		machineKind(),
 		principalKind(),
 		{
@@ -77,7 +78,7 @@ func networkKinds() []*kind {
 				{name: "nat_pass", shape: boolShape, def: "true"},
 			},
 		},
-	}
+	}...)
 }
 
 // checkLogicalSwitch: in a VLAN, nothing is replicated by NSX.

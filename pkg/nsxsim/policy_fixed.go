@@ -156,6 +156,8 @@ func (s *Sim) fixedRoute(r *request, path string) (route, bool) {
 		}
 	case path == "infra/realized-state/realized-entities":
 		rt.serve = realizedEntities
+	case path == "infra/realized-state/alarms":
+		rt.serve = realizedAlarms
 	case path == "infra/realized-state/status":
 		rt.serve = realizedStatus
 	case "/"+path == machines, path == "infra/realized-state/virtual-machines":

@@ -69,6 +69,19 @@ func (s *Sim) realizedEntity(o *object, rec *realization, ref objectRef) map[str
 	return e
 }
 
+// realizedAlarms serves GET /infra/realized-state/alarms: why intents are in error.
+func realizedAlarms(r *request) (*response, *Error) {
+	list := []any{}
+	for _, k := range r.sim.policy.kinds {
+		for _, o := range r.sim.store.list(k.name) {
+			if rec := r.sim.policy.records[o.id]; rec != nil && rec.state == inError {
+				list = append(list, alarm(o, rec))
+			}
+		}
+	}
+	return r.page(list)
+}
+
 func alarm(o *object, rec *realization) map[string]any {
 	return map[string]any{
 		"resource_type": "PolicyAlarmResource", "id": "alarm-" + rec.uid, "message": rec.problem.Message, "source_reference": o.id,

@@ -75,8 +75,20 @@ func checkRouterPort(c *change) *Error {
 	return nil
 }
 
-// renderLinkedPort shows on the tier-0's end of a link the port on the tier-1.
+// renderLinkedPort shows on the tier-0's end of a link the port on the tier-1, and what
+// the services are that are bound to a port.
 func renderLinkedPort(s *Sim, o *object, doc document) {
+	if bindings := doc.objects("service_bindings"); len(bindings) > 0 {
+		for _, b := range bindings {
+			service := b.object("service_id")
+			if relay := s.store.get(KindDhcpRelay, service.str("target_id")); relay != nil {
+				service["target_display_name"] = relay.doc["display_name"]
+				service.set("is_valid", true)
+				b.set("service_id", service)
+			}
+		}
+		doc.set("service_bindings", bindings)
+	}
 	if doc.str("resource_type") != tier0LinkPort {
 		return
 	}
