@@ -70,7 +70,7 @@ func managerClients() []client {
 			{do: "DELETE /api/v1/pools/ip-pools/{pool}", status: 200, want: "EMPTY"},
 			{do: "DELETE /api/v1/logical-routers/{t1}", status: 200},
 		}},
-		{name: "vmware-nsxlib and Terraform's provider: virtual machines and their tags", machines: []string{"web-1", "web-2"}, calls: []call{
+		{name: "Terraform's provider: virtual machines and their tags", machines: []string{"web-1", "web-2"}, calls: []call{
 			{do: "GET /api/v1/fabric/virtual-machines?external_id=web-1", status: 200, want: `{"results":[{"external_id":"web-1","display_name":"web-1","tags":null}]}`},
 			{do: "POST /api/v1/fabric/virtual-machines?action=update_tags", body: `{"external_id":"web-1","tags":[{"scope":"s","tag":"t"}]}`, status: 204, want: "EMPTY"},
 			{do: "GET /api/v1/fabric/vifs?owner_vm_id=web-1", status: 200, want: `{"results":[{"lport_attachment_id":"*-"}]}`},

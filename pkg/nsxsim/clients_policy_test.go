@@ -88,6 +88,20 @@ func policyClients() []client {
 			// While a search's cursor, of digits only, is not the number of results, there is more.
 			{do: "GET /policy/api/v1/search/query?query=resource_type:Group&page_size=250&cursor=", status: 200, want: `{"cursor":"1","result_count":1}`},
 		}},
+		{name: "Terraform's provider: gateways as trees", calls: []call{
+			{do: "PATCH /policy/api/v1/infra", body: `{"resource_type":"Infra","children":[{"resource_type":"ChildTier1","marked_for_delete":false,"Tier1":{"resource_type":"Tier1","id":"t1","display_name":"t1",
+				"default_rule_logging":false,"disable_firewall":true,"enable_standby_relocation":false,"failover_mode":"PREEMPTIVE","ha_mode":"ACTIVE_STANDBY","pool_allocation":"ROUTING","route_advertisement_types":["TIER1_STATIC_ROUTES","TIER1_LB_VIP"],
+				"ipv6_profile_paths":["/infra/ipv6-ndra-profiles/default","/infra/ipv6-dad-profiles/default"],"tags":[],"type":"ROUTED","children":[{"resource_type":"ChildLocaleServices","marked_for_delete":false,
+				"LocaleServices":{"resource_type":"LocaleServices","id":"default-locale-service","edge_cluster_path":"/infra/sites/default/enforcement-points/default/edge-clusters/{edge-cluster}"}}]}}]}`, status: 200, want: "EMPTY"},
+			{do: "GET /policy/api/v1/infra/tier-1s/t1", status: 200, want: `{"failover_mode":"PREEMPTIVE","ha_mode":"ACTIVE_STANDBY","_revision":0,"children":null}`},
+			{do: "GET /policy/api/v1/infra/tier-1s/t1/locale-services?include_mark_for_delete_objects=false", status: 200, want: `{"result_count":1,"results":[{"id":"default-locale-service"}]}`},
+			{do: "GET /policy/api/v1/infra/realized-state/realized-entities?intent_path=/infra/tier-1s/t1", status: 200, want: `{"results":[{"state":"REALIZED","realization_specific_identifier":"*-"}]}`},
+			{do: "PATCH /policy/api/v1/infra", body: `{"resource_type":"Infra","children":[{"resource_type":"ChildTier1","marked_for_delete":false,"Tier1":{"resource_type":"Tier1","id":"t1","display_name":"t1b","_revision":0}}]}`, status: 200},
+			{do: "PATCH /policy/api/v1/infra?enforce_revision_check=true", body: `{"resource_type":"Infra","children":[{"resource_type":"ChildTier1","Tier1":{"resource_type":"Tier1","id":"t1","display_name":"t1c","_revision":0}}]}`, status: 412},
+			{do: "PATCH /policy/api/v1/infra", body: `{"resource_type":"Infra","children":[{"resource_type":"ChildTier1","marked_for_delete":true,"Tier1":{"resource_type":"Tier1","id":"t1","children":[{"resource_type":"ChildLocaleServices","marked_for_delete":true,
+				"LocaleServices":{"resource_type":"LocaleServices","id":"default-locale-service"}}]}}]}`, status: 200},
+			{do: "GET /policy/api/v1/infra/tier-1s/t1", status: 404},
+		}},
 		{name: "vmware-nsxlib: what became of intents", login: session, calls: []call{
 			{do: "PATCH /policy/api/v1/infra/ip-pools/p", body: `{"display_name":"p"}`, status: 200},
 			{do: "PATCH /policy/api/v1/infra/ip-pools/p/ip-allocations/a", body: `{}`, status: 200},

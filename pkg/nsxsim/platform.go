@@ -33,8 +33,8 @@ var managerServices = []string{"applianceproxy", "async_replicator", "auth", "cl
 	"install-upgrade", "liagent", "manager", "mgmt-plane-bus", "migration-coordinator", "node-mgmt", "node-stats", "nsx-message-bus",
 	"nsx-platform-client", "nsx-upgrade-agent", "ntp", "policy", "search", "snmp", "ssh", "syslog", "ui-service"}
 
-// licensedFeatures are what the license of a simulator is for.
-var licensedFeatures = []string{"CONTAINER", "CONTAINER_NETWORKING", "DFW", "GATEWAY_FIREWALL", "LOAD_BALANCER", "NAT", "NSX_NETWORKING", "VPN"}
+// licensedFeatures are what the license of a simulator is for: no firewalls.
+var licensedFeatures = []string{"CONTAINER", "CONTAINER_NETWORKING", "LOAD_BALANCER", "NAT", "NSX_NETWORKING"}
 
 // about is a document below /api/v1 that can only be read.
 type about struct {
