@@ -29,7 +29,7 @@ import (
 
 const (
 	// readyTimeout is far more than the two or three seconds it takes on an idle machine.
-	readyTimeout = 2 * time.Minute
+	readyTimeout = 5 * time.Minute
 	// stopTimeout is how long the process may take to end after SIGTERM; on an idle machine it takes one second.
 	stopTimeout = 30 * time.Second
 	// whole is the name under which the process reports that all its parts act.
