@@ -131,20 +131,7 @@ func TestMoveToAnotherPoolKeepsTheListenerAndItsConnections(t *testing.T) {
 	// A client connects all the time while the virtual server moves to and fro.
 	done, served := make(chan struct{}), make(chan error)
 	var client sync.WaitGroup
-	client.Go(func() {
-		for {
-			c, err := connect(t, s.addr(clientHost), s.vip)
-			if err == nil {
-				err = c.echo("hello")
-				c.Close()
-			}
-			select {
-			case <-done:
-				return
-			case served <- err:
-			}
-		}
-	})
+	client.Go(func() { s.keepAsking(t, s.addr(clientHost), done, served) })
 	for i := range 21 {
 		apply(t, s.plane, s.with(func(vs *dataplane.VirtualServer) {
 			vs.Pool.ID = fmt.Sprint("pool", i)
@@ -169,6 +156,22 @@ func TestMoveToAnotherPoolKeepsTheListenerAndItsConnections(t *testing.T) {
 	apply(t, s.plane)
 	if err := old.echo("gone"); !wasReset(err) {
 		t.Errorf("after the virtual server was removed: %v", err)
+	}
+}
+
+// keepAsking connects to the virtual server again and again, and tells each time how it went, until done is closed.
+func (s *scene) keepAsking(t *testing.T, from netip.Addr, done <-chan struct{}, served chan<- error) {
+	for {
+		c, err := connect(t, from, s.vip)
+		if err == nil {
+			err = c.echo("hello")
+			c.Close()
+		}
+		select {
+		case <-done:
+			return
+		case served <- err:
+		}
 	}
 }
 
@@ -844,20 +847,7 @@ func TestChurn(t *testing.T) {
 	done, served := make(chan struct{}), make(chan error)
 	var clients sync.WaitGroup
 	for range 4 {
-		clients.Go(func() {
-			for {
-				c, err := connect(t, netip.Addr{}, s.vip)
-				if err == nil {
-					err = c.echo("hello")
-					c.Close()
-				}
-				select {
-				case <-done:
-					return
-				case served <- err:
-				}
-			}
-		})
+		clients.Go(func() { s.keepAsking(t, netip.Addr{}, done, served) })
 	}
 	for i := range ports { // and others, that may fail, but must do no harm
 		to := netip.AddrPortFrom(s.addr(vipHost+1), ports[i])

@@ -221,7 +221,7 @@ func TestAllMonitorsMustSucceed(t *testing.T) {
 		vs.Pool.Members = vs.Pool.Members[:1]
 		for _, h := range []*healthServer{good, bad} {
 			vs.Pool.Monitors = append(vs.Pool.Monitors, dataplane.Monitor{
-				ID: fmt.Sprint(len(vs.Pool.Monitors)), Type: dataplane.MonitorHTTP, Port: h.port(), Interval: interval,
+				ID: fmt.Sprint(len(vs.Pool.Monitors)), Type: dataplane.MonitorHTTP, Port: h.at.Port(), Interval: interval,
 			})
 		}
 	})
@@ -268,7 +268,7 @@ func TestIntervalFallAndRise(t *testing.T) {
 	health := newHealthServer(t, addr, s.freePort(t, addr), 200, false)
 	apply(t, s.plane, s.with(func(vs *dataplane.VirtualServer) {
 		vs.Pool.Members = vs.Pool.Members[:1]
-		vs.Pool.Monitors = []dataplane.Monitor{{ID: "m", Type: dataplane.MonitorHTTP, Port: health.port()}} // 5 s, 3, 3
+		vs.Pool.Monitors = []dataplane.Monitor{{ID: "m", Type: dataplane.MonitorHTTP, Port: health.at.Port()}} // 5 s, 3, 3
 	}))
 	member := func() dataplane.MemberStatus { return s.plane.Status().Pools[0].Members[0] }
 	// probed waits until the n-th probe is in the status.
@@ -354,7 +354,7 @@ func TestSharedPoolIsProbedOnce(t *testing.T) {
 			vs.ID = fmt.Sprint("vs", i)
 			vs.Ports = []dataplane.PortMap{{Listen: s.freePort(t, vs.Address)}}
 			vs.Pool.Members = vs.Pool.Members[:1]
-			vs.Pool.Monitors = []dataplane.Monitor{{ID: "m", Type: dataplane.MonitorHTTP, Port: health.port()}}
+			vs.Pool.Monitors = []dataplane.Monitor{{ID: "m", Type: dataplane.MonitorHTTP, Port: health.at.Port()}}
 		}))
 	}
 	apply(t, s.plane, servers...)

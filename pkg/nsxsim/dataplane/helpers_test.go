@@ -3,6 +3,7 @@ package dataplane_test
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"log"
@@ -292,38 +293,71 @@ func parseGreeting(s string) (name string, seen netip.Addr, rest string, err err
 
 // healthServer answers HTTP health checks with a status that can be changed.
 type healthServer struct {
-	*httptest.Server
+	at     netip.AddrPort
 	status atomic.Int64
 	from   atomic.Value // netip.Addr of the last prober
 	probes atomic.Int64
 }
 
-func newHealthServer(tb testing.TB, addr netip.Addr, port uint16, status int, tls bool) *healthServer {
+func newHealthServer(tb testing.TB, addr netip.Addr, port uint16, status int, secure bool) *healthServer {
 	tb.Helper()
 	h := &healthServer{}
 	h.status.Store(int64(status))
-	l, err := net.Listen("tcp", netip.AddrPortFrom(addr, port).String())
-	if err != nil {
-		tb.Fatal(err)
+	var config *tls.Config
+	if secure {
+		config = &tls.Config{}
 	}
-	h.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	h.at = serveHTTP(tb, netip.AddrPortFrom(addr, port), config, func(w http.ResponseWriter, r *http.Request) {
 		h.from.Store(netip.MustParseAddrPort(r.RemoteAddr).Addr())
 		h.probes.Add(1)
 		w.WriteHeader(int(h.status.Load()))
 		fmt.Fprintf(w, "%s %s %s", r.Method, r.URL, r.Header.Get("X-Probe"))
-	}))
-	h.Config.ErrorLog = log.New(io.Discard, "", 0)
-	h.Listener.Close()
-	h.Listener = l
-	if tls {
-		h.StartTLS()
-	} else {
-		h.Start()
-	}
-	tb.Cleanup(h.Close)
+	})
 	return h
 }
 
-func (h *healthServer) port() uint16 {
-	return netip.MustParseAddrPort(h.Listener.Addr().String()).Port()
+// serveHTTP starts a web server on an address and port, of which 0 is a free one, and gives where it is. Without
+// certificates in config it has one of httptest's.
+func serveHTTP(tb testing.TB, at netip.AddrPort, config *tls.Config, serve http.HandlerFunc) netip.AddrPort {
+	tb.Helper()
+	listener, err := net.Listen("tcp", at.String())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	srv := &httptest.Server{Listener: listener, TLS: config, Config: &http.Server{Handler: serve, ErrorLog: discard}}
+	if config != nil {
+		srv.StartTLS()
+	} else {
+		srv.Start()
+	}
+	tb.Cleanup(srv.Close)
+	return netip.MustParseAddrPort(listener.Addr().String())
+}
+
+// browser is an HTTP client at an address, with connections of its own. It follows no redirects.
+func browser(tb testing.TB, from netip.Addr, config *tls.Config) *http.Client {
+	dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(from, 0))}
+	transport := &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: config}
+	tb.Cleanup(transport.CloseIdleConnections)
+	return &http.Client{Transport: transport, Timeout: patience, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
+// fetch sends a request, to the host that the header names if it does, and gives the answer and its body.
+func fetch(tb testing.TB, client *http.Client, method, url, body string, header http.Header) (*http.Response, string) {
+	tb.Helper()
+	req, err := http.NewRequestWithContext(tb.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	req.Header, req.Host = header, header.Get("Host")
+	resp, err := client.Do(req)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return resp, string(text)
 }

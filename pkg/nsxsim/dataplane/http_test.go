@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"testing"
@@ -24,12 +23,7 @@ import (
 func httpScene(t *testing.T, h dataplane.HTTP) (*scene, *http.Client) {
 	t.Helper()
 	s := newScene(t, dataplane.TCP, dataplane.Options{})
-	addr := s.addr(31)
-	listener, err := net.Listen("tcp", netip.AddrPortFrom(addr, 0).String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	member := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	at := serveHTTP(t, netip.AddrPortFrom(s.addr(31), 0), nil, func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Upgrade") == "echo" {
 			conn, rw, err := http.NewResponseController(w).Hijack()
 			if err != nil {
@@ -44,42 +38,15 @@ func httpScene(t *testing.T, h dataplane.HTTP) (*scene, *http.Client) {
 		}
 		body, _ := io.ReadAll(r.Body)
 		fmt.Fprintf(w, "%s %s %s host=%s for=%v", r.Method, r.URL, body, r.Host, r.Header["X-Forwarded-For"])
-	}))
-	member.Listener.Close()
-	member.Listener = listener
-	member.Start()
-	t.Cleanup(member.Close)
+	})
 	apply(t, s.plane, s.with(func(vs *dataplane.VirtualServer) {
 		vs.HTTP = &h
-		vs.Pool.Members = []dataplane.Member{{Address: addr, Port: netip.MustParseAddrPort(listener.Addr().String()).Port()}}
+		vs.Pool.Members = []dataplane.Member{{Address: at.Addr(), Port: at.Port()}}
 	}))
-	dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(s.addr(clientHost), 0))}
-	transport := &http.Transport{DialContext: dialer.DialContext}
-	t.Cleanup(transport.CloseIdleConnections)
-	return s, &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return s, browser(t, s.addr(clientHost), nil)
 }
 
 func (s *scene) url(path string) string { return "http://" + s.vip.String() + path }
-
-func fetch(t *testing.T, client *http.Client, method, url, body string, header http.Header) (*http.Response, string) {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
-	req.Header = header
-	req.Host = "app.example"
-	resp, err := client.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp, string(text)
-}
 
 func TestForwardedForAtLayer7(t *testing.T) {
 	for _, c := range []struct {
@@ -95,7 +62,7 @@ func TestForwardedForAtLayer7(t *testing.T) {
 	} {
 		s, client := httpScene(t, dataplane.HTTP{XForwardedFor: c.mode})
 		want := "POST /a?b=c body host=app.example for=" + strings.ReplaceAll(c.want, "CLIENT", s.addr(clientHost).String())
-		if _, got := fetch(t, client, "POST", s.url("/a?b=c"), "body", http.Header{"X-Forwarded-For": c.before}); got != want {
+		if _, got := fetch(t, client, "POST", s.url("/a?b=c"), "body", http.Header{"Host": {"app.example"}, "X-Forwarded-For": c.before}); got != want {
 			t.Errorf("%q with %v: the member saw %q, want %q", c.mode, c.before, got, want)
 		}
 	}
@@ -134,7 +101,7 @@ func TestLayer7Redirects(t *testing.T) {
 		"https://app.example/a?b=c": {RedirectToHTTPS: true}, "https://elsewhere.example/": {RedirectTo: "https://elsewhere.example/"},
 	} {
 		s, client := httpScene(t, h)
-		if resp, _ := fetch(t, client, "GET", s.url("/a?b=c"), "", http.Header{}); resp.StatusCode != 302 || resp.Header.Get("Location") != want {
+		if resp, _ := fetch(t, client, "GET", s.url("/a?b=c"), "", http.Header{"Host": {"app.example"}}); resp.StatusCode != 302 || resp.Header.Get("Location") != want {
 			t.Errorf("%s to %q, want 302 to %s", resp.Status, resp.Header.Get("Location"), want)
 		}
 	}

@@ -9,7 +9,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/netip"
 	"slices"
 	"strings"
@@ -33,11 +32,7 @@ func newWebScene(t *testing.T, opts dataplane.Options, config *tls.Config) *webS
 	t.Helper()
 	w := &webScene{scene: newScene(t, dataplane.TCP, opts), names: map[netip.AddrPort]string{}}
 	for i, name := range []string{"main-1", "main-2", "other-1", "other-2"} {
-		listener, err := net.Listen("tcp", netip.AddrPortFrom(w.addr(byte(31+i)), 0).String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		server := httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		at := serveHTTP(t, netip.AddrPortFrom(w.addr(byte(31+i)), 0), config, func(rw http.ResponseWriter, r *http.Request) {
 			if set := r.URL.Query().Get("set"); set != "" {
 				rw.Header().Add("Set-Cookie", set)
 			}
@@ -48,18 +43,7 @@ func newWebScene(t *testing.T, opts dataplane.Options, config *tls.Config) *webS
 			body, _ := io.ReadAll(r.Body)
 			fmt.Fprintf(rw, "%s %s host=%s proto=%s port=%s x=%s cookie=%s body=%s", r.Method, r.URL, r.Host,
 				r.Header.Get("X-Forwarded-Proto"), r.Header.Get("X-Forwarded-Port"), r.Header.Get("X"), r.Header.Get("Cookie"), body)
-		}))
-		server.Listener.Close()
-		server.Listener = listener
-		server.Config.ErrorLog = discard
-		if config != nil {
-			server.TLS = config.Clone()
-			server.StartTLS()
-		} else {
-			server.Start()
-		}
-		t.Cleanup(server.Close)
-		at := netip.MustParseAddrPort(listener.Addr().String())
+		})
 		w.names[at] = name
 	}
 	pool := func(id string) *dataplane.Pool {
@@ -88,10 +72,7 @@ func (w *webScene) set(t *testing.T, h dataplane.HTTP, edits ...func(vs *datapla
 
 // visitor is a client with a connection of its own, which keeps cookies if it has a jar of them.
 func (w *webScene) visitor(t *testing.T, from byte, config *tls.Config) *http.Client {
-	dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(netip.AddrPortFrom(w.addr(from), 0))}
-	transport := &http.Transport{DialContext: dialer.DialContext, TLSClientConfig: config}
-	t.Cleanup(transport.CloseIdleConnections)
-	return &http.Client{Transport: transport, Timeout: patience, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return browser(t, w.addr(from), config)
 }
 
 // rules that must apply.
@@ -252,26 +233,12 @@ func send(t *testing.T, client *http.Client, w *webScene, text string) (*http.Re
 	if client.Transport.(*http.Transport).TLSClientConfig != nil {
 		scheme = "https"
 	}
-	req, err := http.NewRequestWithContext(t.Context(), method, scheme+"://"+w.vip.String()+path, strings.NewReader(body))
-	if err != nil {
-		t.Fatal(err)
-	}
+	header := http.Header{}
 	for _, line := range lines[1:] {
 		key, value, _ := strings.Cut(line, ": ")
-		if req.Header.Add(key, value); key == "Host" {
-			req.Host = value
-		}
+		header.Add(key, value)
 	}
-	resp, err := client.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	got, err := io.ReadAll(resp.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return resp, string(got)
+	return fetch(t, client, method, scheme+"://"+w.vip.String()+path, body, header)
 }
 
 func TestRulesThatCannotBe(t *testing.T) {
@@ -568,7 +535,7 @@ func TestTLSToClientsAndMembers(t *testing.T) {
 // What clients and members may do, and how long.
 func TestHTTPLimits(t *testing.T) {
 	w := newWebScene(t, dataplane.Options{}, nil)
-	babbler := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	babbler := serveHTTP(t, netip.AddrPortFrom(w.addr(50), 0), nil, func(w http.ResponseWriter, _ *http.Request) {
 		conn, _, err := http.NewResponseController(w).Hijack()
 		if err != nil {
 			t.Error(err)
@@ -576,8 +543,7 @@ func TestHTTPLimits(t *testing.T) {
 		}
 		defer conn.Close()
 		io.WriteString(conn, "what?\n")
-	}))
-	defer babbler.Close()
+	})
 	mute, err := net.Listen("tcp", netip.AddrPortFrom(w.addr(51), 0).String())
 	if err != nil {
 		t.Fatal(err)
@@ -606,8 +572,7 @@ func TestHTTPLimits(t *testing.T) {
 		t.Errorf("a member that is silent: %s", resp.Status)
 	}
 	w.set(t, dataplane.HTTP{}, func(vs *dataplane.VirtualServer) {
-		at := netip.MustParseAddrPort(babbler.Listener.Addr().String())
-		vs.Pool = &dataplane.Pool{ID: "wrong", Members: []dataplane.Member{{Address: at.Addr(), Port: at.Port()}}, Passive: &dataplane.Passive{MaxFails: 1}}
+		vs.Pool = &dataplane.Pool{ID: "wrong", Members: []dataplane.Member{{Address: babbler.Addr(), Port: babbler.Port()}}, Passive: &dataplane.Passive{MaxFails: 1}}
 	})
 	if resp, _ := send(t, visitor(), w, "GET /"); resp.StatusCode != 502 {
 		t.Errorf("a member that speaks no HTTP: %s", resp.Status)
