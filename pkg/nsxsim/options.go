@@ -123,7 +123,7 @@ type User struct {
 type ChosenAddress string
 
 const (
-	ChosenAddressHonoured ChosenAddress = ""
+	ChosenAddressHonoured ChosenAddress = ""        // allocated, if it is free
 	ChosenAddressRefused  ChosenAddress = "refused" // 400, error 5123
 	ChosenAddressIgnored  ChosenAddress = "ignored" // answered with another address
 )

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Statements and the expressions that the kernel runs for them. By convention keys are loaded from register
+// Statements, whose text is nft's language, and the expressions that the kernel runs for them. By convention keys are loaded from register
 // keyRegister on, and data from dataRegister on: registers of four bytes, enough for an IPv6 address and what goes with
 // it on either side.
 const (
