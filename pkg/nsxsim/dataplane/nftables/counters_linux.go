@@ -62,6 +62,12 @@ func ownedBy(all []served, s survivors) owned {
 	return by
 }
 
+// knows tells whether something is counted for a service and a member that are there.
+func (by owned) knows(key counted) bool {
+	_, served := by.services[key.service]
+	return served && (key.mark == 0 || by.marks.byMark[key.mark].IsValid())
+}
+
 // differs tells whether a service has another owner than before.
 func (by owned) differs(before owned) bool {
 	for s, o := range before.services {
@@ -134,16 +140,27 @@ func (l *ledger) look(by owned) error {
 		for _, f := range families() {
 			errs = append(errs, read(f, name, now))
 		}
-		for key, t := range now {
-			if more := t.since(l.seen[name][key]); more.packets > 0 {
-				for _, c := range l.of(key, by) {
-					credit(c, more)
-				}
-			}
-		}
-		l.seen[name] = now
+		l.credit(name, now, by, credit)
 	}
 	return errors.Join(errs...)
+}
+
+// credit gives what is new in a set's counters to those whom it was counted for. A list of many elements may lack some of
+// them, while the kernel makes the set's hash table larger: what is not listed stays as it was seen last.
+func (l *ledger) credit(set string, now map[counted]tally, by owned, credit func(*dataplane.Counters, tally)) {
+	for key, t := range now {
+		if more := t.since(l.seen[set][key]); more.packets > 0 {
+			for _, c := range l.of(key, by) {
+				credit(c, more)
+			}
+		}
+	}
+	for key, t := range l.seen[set] {
+		if _, listed := now[key]; !listed && by.knows(key) {
+			now[key] = t
+		}
+	}
+	l.seen[set] = now
 }
 
 // current takes note of how many connections there are.

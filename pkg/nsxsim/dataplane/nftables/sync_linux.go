@@ -111,7 +111,7 @@ func (p *Plane) sync() error {
 // made anew, and what packets have left there is lost.
 func (p *Plane) change(to ruleset) error {
 	if p.failed != nil {
-		return replaceBy(to) // who knows what is there
+		return p.replaceBy(to) // who knows what is there
 	}
 	var err error
 	for _, changes := range diff(p.committed, to) {
@@ -126,11 +126,20 @@ func (p *Plane) change(to ruleset) error {
 	if err == nil {
 		return nil
 	}
-	if again := replaceBy(to); again != nil {
+	if again := p.replaceBy(to); again != nil {
 		return errors.Join(err, again)
 	}
 	p.opts.Logger.Info("Tables of nftables were made anew, as they could not be changed", "err", err)
 	return nil
+}
+
+// replaceBy makes the tables anew. Their counters begin with 0.
+func (p *Plane) replaceBy(to ruleset) error {
+	err := replaceBy(to)
+	if err == nil {
+		clear(p.ledger.seen)
+	}
+	return err
 }
 
 // replaceBy makes the tables anew, in one transaction.
