@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"net/http/httptest"
 	"strings"
+	"time"
+
+	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/cloud-provider-nsxt/cloud-provider-nsxt/pkg/nsxsim"
 )
@@ -32,7 +35,27 @@ func restOfFacts() map[string][]fact {
 	}
 	half := doc{"members": []doc{{"ip_address": "10.0.0.1"}, {"ip_address": "10.0.0.2", "admin_state": "DISABLED"}}}
 	onBackup := doc{"members": []doc{{"ip_address": "10.0.0.1", "admin_state": "DISABLED"}, {"ip_address": "10.0.0.2", "backup_member": true}}}
+	// again makes what was deleted before that is realised, or after it.
+	again := func(after time.Duration) func(*bench) answer {
+		return func(b *bench) answer {
+			r := policyRig{b.rig}
+			r.must("PATCH", "/infra/lb-pools/p", "{}")
+			r.clock.(*clocktesting.FakeClock).Step(time.Second)
+			r.must("DELETE", "/infra/lb-pools/p", nil)
+			r.clock.(*clocktesting.FakeClock).Step(after)
+			return r.call("PUT", "/infra/lb-pools/p", "{}")
+		}
+	}
+	marked := func(q nsxsim.Quirks) nsxsim.Options {
+		return nsxsim.Options{RealizationDelay: time.Second, Clock: clocktesting.NewFakeClock(time.Unix(1e9, 0)), Quirks: q}
+	}
 	return map[string][]fact{
+		"unsettled": {
+			{fact: "a path that was deleted is had again at once", options: marked(nsxsim.Quirks{}), do: again(0), status: 200, body: `{"_revision":0}`},
+			{fact: "a path that was deleted is pending", options: marked(nsxsim.Quirks{PendingDelete: true}), do: again(999 * time.Millisecond), status: 400, code: "500045",
+				body: `{"error_message":"*path=[/infra/lb-pools/p] is marked for deletion"}`},
+			{fact: "a path that was deleted is free when that is realised", options: marked(nsxsim.Quirks{PendingDelete: true}), do: again(time.Second), status: 200, body: `{"_revision":0}`},
+		},
 		"surface": {
 			{fact: "REMOVE_MEMBERS of a group is refused", do: func(b *bench) answer { return poolOfGroup(b, "REMOVE_MEMBERS") }, status: 400},
 			{fact: "a session by cookie and token, without other credentials", do: func(b *bench) answer {

@@ -183,6 +183,11 @@ type Quirks struct {
 	// the index holds. (The time-out of a search, 60514, is a fault rule's to answer.)
 	SearchRefusesWhileIndexing bool `json:"searchRefusesWhileIndexing,omitempty"`
 
+	// PendingDelete: what was deleted in the Policy API keeps its path until that is
+	// realised (Options.RealizationDelay); to make another there gets 400 and error
+	// 500045, instead of doing so.
+	PendingDelete bool `json:"pendingDelete,omitempty"`
+
 	// FinalCursor: the last page of a list has a cursor starting with 0000
 	// instead of none.
 	FinalCursor bool `json:"finalCursor,omitempty"`

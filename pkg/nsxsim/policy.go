@@ -16,6 +16,7 @@ const policyUser = "nsx_policy"
 const (
 	codePolicyPath   = 500012 // a path that names nothing
 	codePolicyInUse  = 500030
+	codePolicyMarked = 500045 // what had the path is yet to be removed
 	codePolicyExists = 500127 // a PUT without a revision on what is there
 )
 

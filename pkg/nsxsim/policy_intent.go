@@ -30,6 +30,9 @@ func (s *Sim) putIntent(by author, k *policyKind, path string, body document) (*
 	old := s.store.get(k.name, path)
 	switch {
 	case old == nil:
+		if err := s.mayMake(path); err != nil {
+			return nil, err
+		}
 	case k.name == KindPolicyIPAllocation:
 		return old, nil // made once, and never changed
 	case !body.has("_revision"):
@@ -38,6 +41,16 @@ func (s *Sim) putIntent(by author, k *policyKind, path string, body document) (*
 		return nil, s.stale(old)
 	}
 	return s.storeIntent(by, k, path, body, old, "")
+}
+
+// mayMake refuses to make an object where another one is yet to be removed, as managers
+// do that Quirks.PendingDelete is of.
+func (s *Sim) mayMake(path string) *Error {
+	if !s.quirks.PendingDelete || s.policy.records[path] == nil {
+		return nil
+	}
+	return refusePolicy(codePolicyMarked,
+		"An object with the same path=[%s] is marked for deletion. Either use another path or wait for the purge cycle to permanently remove the deleted object.", path)
 }
 
 // patchIntent creates the object at a path or puts the members of the body in
@@ -50,6 +63,8 @@ func (s *Sim) patchIntent(by author, k *policyKind, path string, patch document)
 			return old, nil
 		}
 		doc = old.doc.clone()
+	} else if err := s.mayMake(path); err != nil {
+		return nil, err
 	}
 	for name, raw := range patch {
 		if isNull(raw) {
