@@ -18,7 +18,7 @@ BENCH_SIZES := -services 100,1000,5000 -nodes 10,100,1000
 endif
 
 # All but the tests with the race detector are compiled alike, so that each package is compiled once.
-alike := $(PROGRAMS) bin/e2e-cluster lint verify clients chaos budget bench e2e
+alike := $(PROGRAMS) image bin/e2e-cluster lint verify clients chaos budget bench e2e
 $(alike): export CGO_ENABLED = 0
 $(alike): export GOFLAGS += -trimpath
 
