@@ -34,10 +34,7 @@ func TestPackets(t *testing.T) {
 
 	t.Run("policy Cluster hides clients", func(t *testing.T) {
 		s := s.in(t)
-		crowd := s.crowd(shared)
-		s.toAll(crowd)
-		made := crowd.GoHome()
-		s.answered("policy Cluster", made)
+		made := s.spread("policy Cluster", shared)
 		for _, f := range s.crossed(shared, made) {
 			if f.source.Addr() != s.Topology.SNATAddress() {
 				t.Fatalf("the edge sent %v on as %v, want %v", f.client, f.source, s.Topology.SNATAddress())
@@ -47,10 +44,7 @@ func TestPackets(t *testing.T) {
 
 	t.Run("policy Local shows clients", func(t *testing.T) {
 		s := s.in(t)
-		crowd := s.crowd(local)
-		s.toAll(crowd)
-		made := crowd.GoHome()
-		s.answered("policy Local", made)
+		made := s.spread("policy Local", local)
 		for _, f := range s.crossed(local, made) {
 			if f.source.Addr() != f.client.Addr() {
 				t.Fatalf("the edge sent %v on as %v", f.client, f.source)
@@ -65,6 +59,7 @@ func TestPackets(t *testing.T) {
 
 	t.Run("affinity ClientIP ties a client to a pod", func(t *testing.T) {
 		s := s.in(t)
+		s.eventually("all nodes are UP", verdictWithin, func() error { return s.up(sticky, s.Nodes...) })
 		made := s.pass(s.crowd(sticky), 60)
 		s.answered("affinity", made)
 		crossed := s.crossed(sticky, made)
@@ -111,6 +106,16 @@ func TestPackets(t *testing.T) {
 			return nil
 		})
 	})
+}
+
+// spread has a crowd visit an address until all nodes have had connections. All are answered.
+func (s *stage) spread(what string, vip netip.Addr) visits.Visits {
+	s.Helper()
+	crowd := s.crowd(vip)
+	s.toAll(crowd)
+	made := crowd.GoHome()
+	s.answered(what, made)
+	return made
 }
 
 // crossed are the flows of visits, by client. All of them must have crossed the edge, to a node.
