@@ -89,7 +89,10 @@ func TestNodeDrained(t *testing.T) {
 		s.served(vip)
 		crowds[name] = s.crowd(vip)
 	}
-	drained := s.nodeOf("web")
+	// An address may answer by one member alone: it is not to be the one that goes.
+	nodes := s.nodesOf("web")
+	s.eventually("NSX finds all pods", verdictWithin, func() error { return s.up(vips["web-local"], nodes...) })
+	drained := nodes[0]
 	t.Logf("draining %s", drained.Name)
 	s.Cleanup(func() { s.must(s.Uncordon(context.WithoutCancel(s.ctx), drained)) })
 	s.must(s.Drain(s.ctx, drained))
@@ -131,17 +134,20 @@ func (s *stage) deployment(app string, replicas int32) {
 	})
 }
 
-// nodeOf is a node that has a pod of an app.
-func (s *stage) nodeOf(app string) *cluster.Node {
+// nodesOf are the nodes that have pods of an app, one at least.
+func (s *stage) nodesOf(app string) (nodes []*cluster.Node) {
 	s.Helper()
 	list, err := s.Client.CoreV1().Pods(s.namespace).List(s.ctx, metav1.ListOptions{LabelSelector: "app=" + app})
 	s.must(err)
 	if len(list.Items) == 0 {
 		s.Fatalf("there is no pod of %s", app)
 	}
-	n, err := s.Node(list.Items[0].Spec.NodeName)
-	s.must(err)
-	return n
+	for _, pod := range list.Items {
+		n, err := s.Node(pod.Spec.NodeName)
+		s.must(err)
+		nodes = append(nodes, n)
+	}
+	return nodes
 }
 
 // TestNodePoweredOff cuts the power of a node under traffic, and gives it back. Only visits that the edge had sent to that node
