@@ -48,6 +48,8 @@ type Cloud struct {
 
 	// client is set by Initialize; credentials in Secrets are read with it.
 	client atomic.Pointer[kubernetes.Interface]
+	// nsxUser is the NSX user of the credentials as last read.
+	nsxUser atomic.Pointer[string]
 	// running is set once the cluster's identity is known.
 	running atomic.Pointer[running]
 	// ended is set if load balancing ends although the Cloud has not: it says why.
@@ -141,7 +143,7 @@ func (c *Cloud) run(client kubernetes.Interface) {
 	}()
 	backend := manager.New(manager.Options{
 		Transport: t, ClusterName: c.o.Config.Cluster.Name, ClusterUID: uid,
-		IPPools: ipPools(c.o.Config), LBServices: lbServices(c.o.Config), Clock: clock.RealClock{},
+		IPPools: ipPools(c.o.Config), LBServices: lbServices(c.o.Config), User: c.user, Clock: clock.RealClock{},
 	})
 	engine := lb.New(lb.Options{
 		Backend: backend, Config: c.o.Config.LoadBalancer, ClusterUID: uid,

@@ -22,6 +22,7 @@ func (c *Cloud) Collector() metrics.StableCollector {
 		poolSize:       desc("ip_pool_addresses", "Addresses in the allocation ranges of an IP pool of the cloud config.", "pool"),
 		poolAllocated:  desc("ip_pool_allocated_addresses", "Addresses of an IP pool that are allocated, by whomever.", "pool"),
 		poolUnrecorded: desc("ip_pool_unrecorded_addresses", "Allocated addresses of an IP pool that no virtual server carries: somebody else's, or leaked.", "pool"),
+		poolLost:       desc("ip_pool_lost_addresses", "Addresses of an IP pool on which Services have traffic although their allocation is gone, or somebody else's.", "pool"),
 		capacity:       desc("lb_service_capacity_virtual_servers", "Virtual servers that a load-balancer service takes; absent when NSX does not tell.", "lb_service"),
 		attached:       desc("lb_service_virtual_servers", "Virtual servers attached to a load-balancer service, anybody's.", "lb_service"),
 		services:       desc("services", "Services that have anything in NSX."),
@@ -39,14 +40,14 @@ type collector struct {
 	metrics.BaseStableCollector
 	cloud *Cloud
 
-	poolSize, poolAllocated, poolUnrecorded, capacity, attached, services *metrics.Desc
-	ready, lastSuccess, audits, lastAudit, auditTook, allDown             *metrics.Desc
+	poolSize, poolAllocated, poolUnrecorded, poolLost, capacity, attached, services *metrics.Desc
+	ready, lastSuccess, audits, lastAudit, auditTook, allDown                       *metrics.Desc
 }
 
 // DescribeWithStability implements metrics.StableCollector.
 func (c *collector) DescribeWithStability(ch chan<- *metrics.Desc) {
 	for _, d := range []*metrics.Desc{
-		c.poolSize, c.poolAllocated, c.poolUnrecorded, c.capacity, c.attached, c.services,
+		c.poolSize, c.poolAllocated, c.poolUnrecorded, c.poolLost, c.capacity, c.attached, c.services,
 		c.ready, c.lastSuccess, c.audits, c.lastAudit, c.auditTook, c.allDown,
 	} {
 		ch <- d
@@ -85,6 +86,7 @@ func (c *collector) CollectWithStability(ch chan<- metrics.Metric) {
 		tell(c.poolSize, float64(size(p.Ranges)), p.Name)
 		tell(c.poolAllocated, float64(len(r.inventory.Allocations(p.ID))), p.Name)
 		tell(c.poolUnrecorded, float64(len(r.inventory.Unrecorded(p.ID))), p.Name)
+		tell(c.poolLost, float64(len(r.inventory.Lost(p.ID))), p.Name)
 	}
 	for _, s := range r.inventory.LBServices() {
 		if s.Capacity > 0 {

@@ -66,6 +66,7 @@ func (c *Cloud) newTransport() (*transport.Transport, error) {
 		o.Authentication = transport.Authentication(n.Authentication)
 		o.Credentials = func(ctx context.Context) (transport.Credentials, error) {
 			user, password, err := c.credentials(ctx, n.Credentials)
+			c.nsxUser.Store(&user)
 			return transport.Credentials{Username: user, Password: password}, err
 		}
 	}
@@ -106,6 +107,14 @@ func (c *Cloud) stalled(gap time.Duration) {
 			}
 		}
 	})
+}
+
+// user is who the controller logs in to NSX as, as far as that is known.
+func (c *Cloud) user() string {
+	if u := c.nsxUser.Load(); u != nil {
+		return *u
+	}
+	return ""
 }
 
 // ipPools are the IP pools of the config, as the backend wants them.

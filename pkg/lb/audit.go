@@ -162,9 +162,10 @@ func (r *round) compare(ctx context.Context, services []*corev1.Service) error {
 	}
 	var failed several
 	r.shared(ctx)
-	for _, svc := range slices.SortedFunc(slices.Values(services), byName) {
+	services = slices.SortedFunc(slices.Values(services), byName)
+	for _, svc := range services {
 		r.under.progress()
-		failed.add(r.service(ctx, svc))
+		failed.add(r.service(ctx, svc, services))
 	}
 	if now, known := r.services(); known { // the repairs may have taken a while
 		services = now
@@ -194,7 +195,7 @@ func (r *round) shared(ctx context.Context) {
 
 // service puts right what was changed of a Service that is published. One that is not published yet, or that is going, is
 // the framework's to deal with: it would not clean up what is made behind its back.
-func (r *round) service(ctx context.Context, svc *corev1.Service) error {
+func (r *round) service(ctx context.Context, svc *corev1.Service, services []*corev1.Service) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
@@ -203,19 +204,23 @@ func (r *round) service(ctx context.Context, svc *corev1.Service) error {
 	}
 	plan, have, err := r.e.plan(ctx, svc)
 	if err != nil || len(plan.Intents) == 0 {
+		r.lost(ctx, svc, plan)
 		return nil // what keeps a Service from being served, it has been told by Ensure
 	}
-	found := slices.DeleteFunc(explain(plan, have, r.e.inv()), func(f nsx.Finding) bool {
-		if !r.isShared(f) {
-			return false
+	found := slices.DeleteFunc(explain(plan, have, r.e.inv()), func(f nsx.Finding) bool { return r.isShared(f) && r.seen[idOf(f)] })
+	others := r.sharers(svc, services, found)
+	tell := func(outcome string, action AuditAction) {
+		const changed = "what this Service has in NSX was changed, and "
+		r.tell(ctx, svc, ReasonDrift, changed+outcome, action, found...)
+		for _, o := range others {
+			r.event(o.svc, ReasonDrift, changed+outcome, o.found)
 		}
-		before := r.seen[idOf(f)]
-		r.seen[idOf(f)] = true
-		return before
-	})
-	const changed = "what this Service has in NSX was changed, and "
+		for _, f := range found {
+			r.seen[idOf(f)] = true
+		}
+	}
 	if !r.repairs {
-		r.tell(ctx, svc, ReasonDrift, changed+r.done(ActionRepair), ActionReport, found...)
+		tell(r.done(ActionRepair), ActionReport)
 		return nil
 	}
 	paid, err := r.writing(ctx)
@@ -228,12 +233,66 @@ func (r *round) service(ctx context.Context, svc *corev1.Service) error {
 	_, err = r.e.ensure(paid, svc, current)
 	switch {
 	case err != nil:
-		r.tell(ctx, svc, ReasonDrift, changed+"cannot be put right ("+err.Error()+")", ActionFail, found...)
+		tell("cannot be put right ("+err.Error()+")", ActionFail)
 		return fmt.Errorf("putting right what NSX has for %s: %w", OwnerOf(svc), err)
 	case now != nil:
-		r.tell(ctx, svc, ReasonDrift, changed+r.done(ActionRepair), ActionRepair, found...)
+		tell(r.done(ActionRepair), ActionRepair)
 	}
 	return nil
+}
+
+// sharer is a Service that uses what was found at another one, which puts it right for both.
+type sharer struct {
+	svc   *corev1.Service
+	found []nsx.Finding
+}
+
+// sharers are the other Services that use what of a Service's was found, in their order: each is to hear of it.
+func (r *round) sharers(svc *corev1.Service, services []*corev1.Service, found []nsx.Finding) []sharer {
+	found = slices.DeleteFunc(slices.Clone(found), func(f nsx.Finding) bool { return !r.isShared(f) })
+	if len(found) == 0 {
+		return nil
+	}
+	var out []sharer
+	for _, other := range services {
+		if other.UID == svc.UID || !isPublished(other) {
+			continue
+		}
+		s := sharer{svc: other}
+		have := r.e.inv().Observe(OwnerOf(other))
+		for _, f := range found {
+			if slices.ContainsFunc(have.VirtualServers, func(v nsx.ObservedVirtualServer) bool { return r.uses(v, f) }) {
+				s.found = append(s.found, f)
+			}
+		}
+		if len(s.found) > 0 {
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// uses tells whether a virtual server uses the object that a finding is about.
+func (r *round) uses(v nsx.ObservedVirtualServer, f nsx.Finding) bool {
+	switch f.Kind {
+	case nsx.KindClientGroup:
+		group, _, ok := r.e.inv().ClientGroup(v.ID)
+		return ok && group == f.ID
+	case nsx.KindPool:
+		return v.PoolID == f.ID
+	case nsx.KindMonitor:
+		return v.MonitorID == f.ID
+	}
+	return false
+}
+
+// lost tells of an address in use that nobody can put right: also when it was lost long ago.
+func (r *round) lost(ctx context.Context, svc *corev1.Service, p Plan) {
+	for _, n := range p.Notices {
+		if n.Reason == ReasonLostAddress {
+			r.tell(ctx, svc, n.Reason, n.Message, ActionReport, nsx.Finding{Kind: nsx.KindAddress, ID: strings.Join(texts(published(svc)), ", "), What: "is in use and lost"})
+		}
+	}
 }
 
 // isPublished tells whether a Service has a load balancer that is to stay.

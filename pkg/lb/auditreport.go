@@ -101,13 +101,20 @@ func (r *round) tell(ctx context.Context, svc *corev1.Service, reason, message s
 	if len(found) == 0 {
 		return
 	}
-	var texts []string
 	service := ""
 	if svc != nil {
 		service = OwnerOf(svc).Name
 	}
 	for _, f := range found {
 		r.note(ctx, service, action, f)
+	}
+	r.event(svc, reason, message, found)
+}
+
+// event is the event of tell alone.
+func (r *round) event(svc *corev1.Service, reason, message string, found []nsx.Finding) {
+	var texts []string
+	for _, f := range found {
 		if reason == ReasonDrift {
 			texts = append(texts, textOf(f))
 		}

@@ -229,8 +229,11 @@ func (d *differ) keep(s slot) {
 	v := *s.have
 	d.stays[v.ID] = true
 	if lost := d.lost(v); lost != "" {
-		d.notice(ReasonLostAddress, "address %s of IP pool %s, which carries traffic, %s: free it for this Service, or ask for another",
-			v.Address, poolName(d.inv, v.IPPool), lost)
+		advice := "free it for this Service, or ask for another"
+		if d.inv.NoChoice(v.IPPool) {
+			advice = "it stays in use, but NSX may give it to somebody else; the Service gets another one when its type becomes ClusterIP and LoadBalancer again"
+		}
+		d.notice(ReasonLostAddress, "address %s of IP pool %s, which carries traffic, %s: %s", v.Address, poolName(d.inv, v.IPPool), lost, advice)
 	} else if v.Claim == nsx.Unclaimed { // released by hand
 		d.publish = append(d.publish, s.want)
 		d.writes(s.want)
@@ -248,9 +251,11 @@ func (d *differ) lost(v nsx.ObservedVirtualServer) string {
 	switch {
 	case !v.Attached():
 	case v.Claim == nsx.Refused:
-		return "is somebody else's allocation"
+		return "is not given to this Service: it is somebody else's allocation, or was released a moment ago"
 	case v.Claim == nsx.Unclaimed && d.carriedByOthers(v.Address):
 		return "is not allocated any more, and somebody else's virtual server carries it too"
+	case v.Claim == nsx.Unclaimed && d.inv.NoChoice(v.IPPool):
+		return "is not allocated any more, and NSX gives no address of one's choice there"
 	}
 	return ""
 }

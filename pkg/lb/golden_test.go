@@ -75,6 +75,8 @@ type mishap struct {
 	Restart bool
 	// Release, Allocate or Carry (by a virtual server) an address as somebody else. Hidden allocations are not seen.
 	Release, Allocate, Carry, Hidden string
+	// NoChoice is an IP pool of which NSX turns out to give no address of one's choice.
+	NoChoice string
 	// Detach a virtual server of ours.
 	Detach string
 	// Copy makes a virtual server of ours again As another id, at the address, in the load-balancer service.
@@ -161,6 +163,9 @@ func (n *fakeNSX) mishap(o nsx.Owner, m mishap) {
 		a := netip.MustParseAddr(m.Allocate)
 		n.foreign[a] = true
 		n.inv.SetAllocated(poolOf(a), a, false)
+	case m.NoChoice != "":
+		p, _ := n.inv.IPPool(m.NoChoice)
+		n.inv.SetNoChoice(p.ID, true)
 	case m.Hidden != "":
 		n.foreign[netip.MustParseAddr(m.Hidden)] = true
 	case m.Carry != "":

@@ -85,6 +85,8 @@ func (d *differ) askedHome(f nsx.Family, a netip.Addr, present []nsx.ObservedVir
 	for _, v := range present {
 		switch {
 		case v.Address != a:
+		case v.Claim == nsx.Unclaimed && !v.Attached() && d.inv.NoChoice(v.IPPool):
+			return home{}, d.noChoice(a, v.IPPool)
 		case d.usable(v):
 			return home{a, v.IPPool}, nil
 		case v.Claim == nsx.Doubtful:
@@ -96,6 +98,11 @@ func (d *differ) askedHome(f nsx.Family, a netip.Addr, present []nsx.ObservedVir
 		}
 	}
 	return d.reserve(f, a)
+}
+
+// noChoice: an address asked for can't be had, free or not.
+func (d *differ) noChoice(a netip.Addr, pool string) error {
+	return &failure{nsx.ErrExhausted, fmt.Sprintf("address %s can't be asked for: NSX gives no address of one's choice of IP pool %s", a, poolName(d.inv, pool))}
 }
 
 // reserve chooses a free address and keeps it for the Service.
@@ -125,6 +132,8 @@ func (d *differ) reserve(f nsx.Family, asked netip.Addr) (home, error) {
 		return home{}, err
 	case err != nil:
 		return home{}, err
+	case asked.IsValid() && d.inv.NoChoice(pool.ID) && !(left && addr == request.Previous):
+		return home{}, d.noChoice(asked, pool.ID)
 	}
 	return home{addr, pool.ID}, nil
 }

@@ -125,6 +125,8 @@ type Inventory struct {
 	allocations map[string]*table[bool]
 	// refused addresses by virtual server: NSX said that the allocation is somebody else's.
 	refused map[string]netip.Addr
+	// noChoice are the IP pools of which NSX gives no address of one's choice, as far as this process knows.
+	noChoice map[string]bool
 	// reserved addresses: chosen for a Service that is being published, by Service UID.
 	reserved map[netip.Addr]string
 	// planned LB services by key: problems found while resolving, and services yet to be made.
@@ -166,6 +168,7 @@ func NewInventory() *Inventory {
 		ipPools:        map[string]IPPool{},
 		allocations:    map[string]*table[bool]{},
 		refused:        map[string]netip.Addr{},
+		noChoice:       map[string]bool{},
 		reserved:       map[netip.Addr]string{},
 		rooms:          map[string]LBServiceRoom{},
 		promised:       map[string]map[string]int{},
@@ -225,8 +228,12 @@ func (inv *Inventory) Merge(m Mark, l Listing, complete bool) {
 		}
 		t.merge(seq, listed)
 	}
-	for id := range inv.refused {
-		if _, ok := inv.virtualServers.get(id); !ok {
+	for id, a := range inv.refused {
+		r, ok := inv.virtualServers.get(id)
+		if t := inv.allocations[r.VirtualServer.IPPool]; ok && t != nil {
+			_, ok = t.get(a.String()) // what is free by now is nobody's
+		}
+		if !ok {
 			delete(inv.refused, id)
 		}
 	}
@@ -489,6 +496,24 @@ func (inv *Inventory) SetRefused(virtualServer string, pool string, a netip.Addr
 	})
 }
 
+// SetNoChoice records whether NSX gives no address of one's choice of an IP pool.
+func (inv *Inventory) SetNoChoice(pool string, is bool) {
+	inv.write(func(uint64) {
+		if is {
+			inv.noChoice[pool] = true
+		} else {
+			delete(inv.noChoice, pool)
+		}
+	})
+}
+
+// NoChoice tells whether NSX is known to give no address of one's choice of an IP pool.
+func (inv *Inventory) NoChoice(pool string) bool {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	return inv.noChoice[pool]
+}
+
 // Reserve keeps an address for a Service while it is published, so that two Services never choose the same. choose runs
 // under the inventory's lock, must not call it, and gets what tells a free address.
 func (inv *Inventory) Reserve(o Owner, choose func(free func(pool string, a netip.Addr) bool) (netip.Addr, error)) (netip.Addr, error) {
@@ -661,6 +686,31 @@ func (inv *Inventory) Unrecorded(pool string) []netip.Addr {
 	}
 	slices.SortFunc(out, netip.Addr.Compare)
 	return out
+}
+
+// Lost lists the addresses of an IP pool on which Services of ours have traffic although they are not allocated, or are somebody
+// else's allocation, in ascending order.
+func (inv *Inventory) Lost(pool string) []netip.Addr {
+	inv.mu.RLock()
+	defer inv.mu.RUnlock()
+	var out []netip.Addr
+	t := inv.allocations[pool]
+	for id := range inv.attached {
+		r, ok := inv.virtualServers.get(id)
+		if !ok || r.Owner.UID == "" || r.VirtualServer.IPPool != pool {
+			continue
+		}
+		a := unmap(r.VirtualServer.Address)
+		allocated := false
+		if t != nil {
+			_, allocated = t.get(a.String())
+		}
+		if !allocated || inv.refused[id] == a {
+			out = append(out, a)
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out)
 }
 
 // KeptByOthers tells whether any address of an IP pool is not allocated, and still on a virtual server of somebody else: it

@@ -64,6 +64,13 @@ func edit(change func(*corev1.Service)) func(*stage) {
 	return func(s *stage) { s.Edit("web", change) }
 }
 
+// release lets somebody give back the address of a Service.
+func (s *stage) release(name string) {
+	if svc := s.Service(name); len(svc.Status.LoadBalancer.Ingress) > 0 {
+		_ = s.ReleaseByHand(world.PoolFloating, svc.Status.LoadBalancer.Ingress[0].IP) // told in the trace
+	}
+}
+
 // configure changes the controller's config, which takes a restart.
 func configure(change func(*config.LoadBalancer)) func(*stage) {
 	return func(s *stage) {
@@ -202,6 +209,10 @@ var operations = []operation{
 	{name: "make-lb-service", do: gateway()},
 	{name: "remove-lb-service", before: gateway(), do: gone},
 	{name: "restart", before: bothProtocols(), do: func(s *stage) { s.Start() }},
+	{name: "released-by-hand", before: threePorts(), do: inTurn(
+		func(s *stage) { s.release("web") },
+		func(s *stage) { s.pass(world.ReleaseDelay); s.Audit() },
+	)},
 	{name: "audit-by-a-stale-list", addresses: none, before: onePort(), do: inTurn(
 		func(s *stage) { s.Unlist("web"); s.Audit() },
 		func(s *stage) { s.List(); s.Audit() },

@@ -358,7 +358,7 @@ func (w *world) wantDrift(by, done string) {
 	defer w.mu.Unlock()
 	var got []string
 	for _, e := range w.events {
-		if e.Reason == lb.ReasonDrift {
+		if e.Reason == lb.ReasonDrift && e.Name != "other" { // which hears of what it shares
 			got = append(got, e.Message)
 		}
 	}
@@ -369,6 +369,75 @@ func (w *world) wantDrift(by, done string) {
 	if len(got) != 1 || !strings.Contains(got[0], who) || !strings.Contains(got[0], done) {
 		w.t.Errorf("events are %q, want one with %q and %q", got, who, done)
 	}
+}
+
+// TestAllWhoShareHearOfADrift: of what several Services use, each that does hears, once in an audit, and nobody else.
+func TestAllWhoShareHearOfADrift(t *testing.T) {
+	limited := func(name string) *corev1.Service {
+		svc := bench.Service(name, cluster, "80")
+		svc.Spec.LoadBalancerSourceRanges = []string{"192.0.2.0/24"}
+		return svc
+	}
+	for _, c := range []struct {
+		name   string
+		change func(*world, *corev1.Service)
+		want   map[string]int
+	}{
+		{"node pool", editPool(func(o nsxsim.Object) { o["algorithm"] = "IP_HASH" }), map[string]int{"a": 1, "b": 1, "c": 1, "open": 1}},
+		{"monitor", editMonitor(func(o nsxsim.Object) { o["request_url"] = "/" }), map[string]int{"a": 1, "b": 1, "c": 1, "open": 1}},
+		{"clients", func(w *world, svc *corev1.Service) {
+			group := w.virtualServer(svc)["access_list_control"].(map[string]any)["group_id"].(string)
+			_, err := w.sim.As("somebody").Update(nsxsim.KindNSGroup, group, func(o nsxsim.Object) { o["members"] = []any{} })
+			w.must(err)
+		}, map[string]int{"a": 1, "b": 1, "c": 1}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, nsxsim.Options{})
+			w.exclusive = false
+			w.start()
+			svc := w.published(limited("a"))
+			w.published(limited("b"))
+			w.published(limited("c"))
+			w.published(bench.Service("open", cluster, "80"))
+			w.published(localPolicy())
+			c.change(w, svc)
+			for _, mode := range []config.AuditMode{config.AuditModeReport, config.AuditModeRepair} {
+				w.mu.Lock()
+				w.events = nil
+				w.mu.Unlock()
+				_, err := w.engine.Audit(t.Context(), mode)
+				w.must(err)
+				got := map[string]int{}
+				w.mu.Lock()
+				for _, e := range w.events {
+					if e.Reason == lb.ReasonDrift {
+						got[e.Name]++
+					}
+				}
+				w.mu.Unlock()
+				if d := cmp.Diff(c.want, got); d != "" {
+					t.Errorf("%s: events by Service (-want +got):\n%s", mode, d)
+				}
+			}
+		})
+	}
+}
+
+// TestDriftNeverBlamesItself: somebody detaches a virtual server, and the controller attaches another one after that, so that it is
+// the load-balancer service's last writer. Then nothing tells who it was.
+func TestDriftNeverBlamesItself(t *testing.T) {
+	w := newWorld(t, nsxsim.Options{})
+	w.exclusive = false // what somebody else has allocated is none of the audit's business
+	w.start()
+	svc := w.published(threePorts())
+	w.detach(w.virtualServer(svc).ID())
+	w.published(bench.Service("other", cluster, "80"))
+	if by := w.sim.Get(nsxsim.KindLBService, w.lb).String("_last_modified_user"); by != nsxsim.DefaultUsername {
+		t.Fatalf("%q wrote last: the test proves nothing", by)
+	}
+	w.wantFound(config.AuditModeReport, lb.ActionReport, nsx.KindLBService, "")
+	w.wantDrift("", "would be put right")
 }
 
 func TestAuditWritesNothingWhenAllIsRight(t *testing.T) {

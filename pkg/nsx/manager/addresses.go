@@ -118,6 +118,20 @@ func (b *Backend) carriedByOthers(o nsx.Owner, addr netip.Addr) bool {
 	})
 }
 
+// stillCarried tells whether a virtual server that is not the Service's carries an address that ALLOCATE has just given: by a fresh
+// list, since what is left to a virtual server that is gone would be left to nobody. The address is kept if there is no list.
+func (b *Backend) stillCarried(ctx context.Context, o nsx.Owner, pool string, addr netip.Addr) (bool, error) {
+	b.inv.SetAllocated(pool, addr, true)
+	if !b.carriedByOthers(o, addr) {
+		return false, nil
+	}
+	if err := b.refreshVirtualServers(ctx); err != nil {
+		b.keepSpare(o, pool, addr, nil)
+		return false, err
+	}
+	return b.carriedByOthers(o, addr), nil
+}
+
 // allocate asks for the address of a record. A manager may honour that, refuse it, or answer with another address.
 func (b *Backend) allocate(ctx context.Context, o nsx.Owner, v nsx.VirtualServer, fixed bool) (netip.Addr, error) {
 	if !fixed {
@@ -132,13 +146,17 @@ func (b *Backend) allocate(ctx context.Context, o nsx.Owner, v nsx.VirtualServer
 		return got, nil
 	case err == nil:
 		// It answered with another address. What another virtual server records is left to that one.
-		if !b.carriedByOthers(o, got) {
-			b.inv.SetAllocated(v.IPPool, got, true)
+		// One that honours choices would have refused.
+		b.refused(v.IPPool, refusalsUntilAny)
+		carried, err := b.stillCarried(ctx, o, v.IPPool, got)
+		if err != nil {
+			return netip.Addr{}, fmt.Errorf("allocating %s for %s, in whose place NSX gives %s: %w", v.Address, o, got, err)
+		}
+		if !carried {
 			if !fixed {
 				return got, nil
 			}
-			b.keepSpare(o, v.IPPool, got, nil)
-			b.inv.SetRefused(v.ID, v.IPPool, v.Address)
+			b.giveBack(ctx, v.IPPool, got)
 			return netip.Addr{}, fmt.Errorf("allocating %s, and no other, for %s: NSX gives %s in its place: %w", v.Address, o, got, nsx.ErrAlreadyAllocated)
 		}
 		b.inv.SetAllocated(v.IPPool, got, false)
@@ -158,22 +176,70 @@ func (b *Backend) allocate(ctx context.Context, o nsx.Owner, v nsx.VirtualServer
 	return netip.Addr{}, fmt.Errorf("allocating %s for %s: %w: %w", v.Address, o, nsx.ErrAlreadyAllocated, err)
 }
 
-// refused counts refusals in a row of free addresses; n = 0 ends the row.
+// refused counts refusals in a row of free addresses, by which it is known that the manager gives none of one's choice; n = 0
+// ends the row.
 func (b *Backend) refused(pool string, n int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.refusals[pool] += n
 	if n == 0 {
 		delete(b.refusals, pool)
-		return
 	}
-	b.refusals[pool] += n
+	b.inv.SetNoChoice(pool, b.refusals[pool] >= refusalsUntilAny)
 }
 
-// anyAddressOnly tells whether the manager is known to refuse chosen addresses.
-func (b *Backend) anyAddressOnly(pool string) bool {
+// giveBack releases an address that was allocated a moment ago, in place of the only one that would do. What does not
+// succeed, Tidy does later.
+func (b *Backend) giveBack(ctx context.Context, pool string, addr netip.Addr) {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.refusals[pool] >= refusalsUntilAny
+	b.unwanted[addr] = pool
+	b.mu.Unlock()
+	if err := b.releaseUnwanted(ctx); err != nil {
+		klog.FromContext(ctx).Error(err, "Giving back an address that NSX gave in place of another one failed", "ipPool", pool, "address", addr)
+	}
+}
+
+// releaseUnwanted gives back the addresses that giveBack could not. They are on no virtual server.
+func (b *Backend) releaseUnwanted(ctx context.Context) error {
+	nobody := nsx.Owner{Name: "nobody"}
+	for {
+		b.mu.Lock()
+		addr, ok := firstAddr(b.unwanted)
+		pool := b.unwanted[addr]
+		delete(b.unwanted, addr) // nobody else does it at the same time
+		b.mu.Unlock()
+		if !ok {
+			return nil
+		}
+		err := func() error {
+			if b.lostRelease(addr) != nil {
+				known, _ := b.inv.IPPool(pool)
+				if err := b.settleRelease(ctx, nobody, known, addr); err != nil {
+					return err
+				}
+			}
+			if !b.inv.Allocated(pool, addr) || len(b.inv.Carriers(addr)) > 0 {
+				return nil
+			}
+			return b.callRelease(ctx, nobody, nsx.ObservedVirtualServer{VirtualServer: nsx.VirtualServer{Address: addr, IPPool: pool}})
+		}()
+		if err != nil {
+			b.mu.Lock()
+			b.unwanted[addr] = pool
+			b.mu.Unlock()
+			return err
+		}
+	}
+}
+
+// firstAddr is the lowest key of a map; ok is false when there is none.
+func firstAddr[V any](m map[netip.Addr]V) (first netip.Addr, ok bool) {
+	for a := range m {
+		if !ok || a.Less(first) {
+			first, ok = a, true
+		}
+	}
+	return first, ok
 }
 
 // allocateAny takes whatever address the manager gives. One that a virtual server of somebody else carries is left to that
@@ -190,8 +256,11 @@ func (b *Backend) allocateAny(ctx context.Context, o nsx.Owner, pool string) (ne
 		if err != nil {
 			return netip.Addr{}, fmt.Errorf("allocating an address of IP pool %s for %s: %w", pool, o, err)
 		}
-		if !b.carriedByOthers(o, got) {
-			b.inv.SetAllocated(pool, got, true)
+		carried, err := b.stillCarried(ctx, o, pool, got)
+		if err != nil {
+			return netip.Addr{}, fmt.Errorf("allocating an address of IP pool %s for %s: %w", pool, o, err)
+		}
+		if !carried {
 			return got, nil
 		}
 		b.inv.SetAllocated(pool, got, false)

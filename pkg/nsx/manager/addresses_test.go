@@ -169,6 +169,28 @@ func TestAskedForAddressIsNotReplaced(t *testing.T) {
 	if w.observed(o).Attached() {
 		t.Fatal("a virtual server is live on an address that was not asked for")
 	}
+	w.wantAllocated() // what was given in its place is given back
+	w.sim.Journal().Reset()
+	err = w.Apply(t.Context(), nsx.Publish{Owner: o, VirtualServers: []nsx.VirtualServer{w.again(o, 4)}, Asked: []netip.Addr{v.Address}})
+	w.wantErr(err, nsx.ErrExhausted)
+	w.wantWrites(nil) // there is no choice
+}
+
+// TestWhatIsGivenInPlaceIsNotLost: the RELEASE of an address that nobody wants gets no answer, and is done again by the rules.
+func TestWhatIsGivenInPlaceIsNotLost(t *testing.T) {
+	w := newWorld(t, nsxsim.Options{Quirks: nsxsim.Quirks{ChosenAddress: nsxsim.ChosenAddressIgnored}})
+	o, v := owner("web"), w.tcp(4)
+	w.fault(nsxsim.Rule{Action: "RELEASE", Drop: true, Times: 1})
+	err := w.Apply(t.Context(), nsx.Publish{Owner: o, VirtualServers: []nsx.VirtualServer{v}, Asked: []netip.Addr{v.Address}})
+	w.wantErr(err, nsx.ErrAlreadyAllocated)
+	w.wantAllocated("10.0.0.1")
+	var at *nsx.RetryAt
+	if err := w.Tidy(t.Context()); !errors.As(err, &at) {
+		t.Fatalf("got %v, want a RetryAt", err)
+	}
+	w.clock.SetTime(at.At)
+	w.must(w.Tidy(t.Context()))
+	w.wantAllocated()
 }
 
 func TestManagerThatRefusesChosenAddresses(t *testing.T) {

@@ -33,7 +33,9 @@ type Options struct {
 	IPPools []IPPool
 	// LBServices are the keys of the load-balancer services that classes name: an id or display name, or an nsx.TierKey.
 	LBServices []string
-	Clock      clock.PassiveClock
+	// User is the NSX user that the calls are made as; nil or empty while that is not known, as with a certificate.
+	User  func() string
+	Clock clock.PassiveClock
 	// SettleTime is how long after a lost answer its outcome can be looked up. Default 3s.
 	SettleTime time.Duration
 }
@@ -71,6 +73,8 @@ type Backend struct {
 	refusals map[string]int
 	// spare addresses, by IP pool: allocated by us and not yet recorded by a virtual server.
 	spare map[string][]spareAddress
+	// unwanted addresses, with their IP pools: allocated by us, and to be given back.
+	unwanted map[netip.Addr]string
 }
 
 var _ nsx.Backend = (*Backend)(nil)
@@ -82,7 +86,7 @@ func New(o Options) *Backend {
 	}
 	b := &Backend{
 		opts:      o,
-		api:       client{rt: o.Transport},
+		api:       client{rt: o.Transport, own: &users{}},
 		inv:       nsx.NewInventory(),
 		life:      newRWLock(),
 		making:    newRWLock(),
@@ -90,6 +94,7 @@ func New(o Options) *Backend {
 		lost:      map[netip.Addr]*lostRelease{},
 		refusals:  map[string]int{},
 		spare:     map[string][]spareAddress{},
+		unwanted:  map[netip.Addr]string{},
 		reloading: make(chan struct{}, 1),
 	}
 	b.memberships.commit = b.commitMembership

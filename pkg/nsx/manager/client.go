@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
 
 	nsxt "github.com/vmware/go-vmware-nsxt"
 
@@ -20,6 +21,34 @@ import (
 // client makes the calls: raw documents for what is shared or must survive byte for byte, the SDK for the rest.
 type client struct {
 	rt http.RoundTripper
+	// own are the users as which NSX knows us.
+	own *users
+}
+
+// users are names of NSX users.
+type users struct {
+	mu    sync.Mutex
+	names map[string]bool
+}
+
+// learn takes the user from the answer to a write of ours, which has made it the object's last.
+func (u *users) learn(answer []byte) {
+	var h header
+	if json.Unmarshal(answer, &h) != nil || h.ModifiedUser == "" {
+		return // no object
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.names == nil {
+		u.names = map[string]bool{}
+	}
+	u.names[h.ModifiedUser] = true
+}
+
+func (u *users) is(name string) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.names[name]
 }
 
 // anyManager stands for whichever manager node the transport picks.
@@ -46,7 +75,11 @@ func (c *client) do(ctx context.Context, method, path string, query url.Values, 
 		req.Header.Set("Content-Type", "application/json")
 	}
 	resp, err := c.rt.RoundTrip(req)
-	return read(req, resp, err)
+	answer, err := read(req, resp, err)
+	if err == nil && method != http.MethodGet {
+		c.own.learn(answer)
+	}
+	return answer, err
 }
 
 // read takes the body of a successful answer; any other becomes an error.
@@ -137,6 +170,9 @@ func (c *client) sdk(ctx context.Context, call func(ctx context.Context, api *ns
 	if !rec.done {
 		return nil, fmt.Errorf("preparing the call: %w", err)
 	}
+	if rec.err == nil && rec.method != http.MethodGet {
+		c.own.learn(rec.body)
+	}
 	return rec.body, rec.err
 }
 
@@ -145,8 +181,10 @@ type recorder struct {
 	ctx  context.Context
 	rt   http.RoundTripper
 	done bool
-	body []byte
-	err  error
+	// method of the request, and what became of it.
+	method string
+	body   []byte
+	err    error
 }
 
 // RoundTrip sends the request once. The SDK sees a copy of the answer, or a 500 in place of none.
@@ -154,7 +192,7 @@ func (r *recorder) RoundTrip(req *http.Request) (*http.Response, error) {
 	if r.done {
 		return stub(req, http.StatusInternalServerError, nil), nil
 	}
-	r.done = true
+	r.done, r.method = true, req.Method
 	req = req.WithContext(r.ctx)
 	req.Header.Del("Authorization")
 	resp, err := r.rt.RoundTrip(req)

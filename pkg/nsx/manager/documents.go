@@ -59,7 +59,11 @@ type header struct {
 	ModifiedTime int64  `json:"_last_modified_time"`
 }
 
-func (h header) edit() nsx.Edit {
+// edit is the last write of an object, if it is not ours: it hides who changed the object before.
+func (b *Backend) edit(h header) nsx.Edit {
+	if b.api.own.is(h.ModifiedUser) || b.opts.User != nil && h.ModifiedUser == b.opts.User() {
+		return nsx.Edit{}
+	}
 	return nsx.Edit{By: h.ModifiedUser, At: time.UnixMilli(h.ModifiedTime).UTC()}
 }
 
@@ -179,7 +183,7 @@ func (b *Backend) virtualServerRecord(raw []byte) (nsx.VirtualServerRecord, erro
 	v.ApplicationProfile = d.ApplicationProfileID
 	var profileEdit nsx.Edit
 	v.Affinity, profileEdit = b.shared.affinity(d.PersistenceProfileID)
-	r.Edit = d.edit().Later(profileEdit)
+	r.Edit = b.edit(d.header).Later(profileEdit)
 	if !d.Enabled {
 		// Switched off by hand. Nothing that is wanted has no application profile, so this asks for an update.
 		v.ApplicationProfile = ""
@@ -238,7 +242,7 @@ func (b *Backend) monitorRecord(raw []byte) (r nsx.MonitorRecord, ok bool, err e
 		d.RequestURL = "" // edited by hand into something that we never write: an update puts it right
 	}
 	return nsx.MonitorRecord{
-		Owner: d.owner(), ID: d.ID, Edit: d.edit(), Doc: raw,
+		Owner: d.owner(), ID: d.ID, Edit: b.edit(d.header), Doc: raw,
 		Monitor: nsx.Monitor{
 			Port: uint16(port), Path: d.RequestURL,
 			Interval: time.Duration(d.Interval) * time.Second, Timeout: time.Duration(d.Timeout) * time.Second,
@@ -348,7 +352,7 @@ func (b *Backend) poolRecord(raw []byte) (r nsx.PoolRecord, ok bool, err error) 
 	if !b.ours(d.header) {
 		return r, false, nil
 	}
-	r = nsx.PoolRecord{Owner: d.owner(), Key: d.tag(nsx.TagShared), ID: d.ID, Edit: d.edit(), Doc: raw}
+	r = nsx.PoolRecord{Owner: d.owner(), Key: d.tag(nsx.TagShared), ID: d.ID, Edit: b.edit(d.header), Doc: raw}
 	r.Pool = nsx.Pool{Algorithm: d.Algorithm, SNAT: nsx.Transparent, PerService: r.Owner.UID != ""}
 	if d.SNATTranslation != nil {
 		r.Pool.SNAT = nsx.SNAT(strings.TrimPrefix(d.SNATTranslation.Type, "LbSnat"))
@@ -424,7 +428,7 @@ func (b *Backend) lbServiceRecord(raw []byte) (header, nsx.LBServiceRecord, erro
 	if err := json.Unmarshal(raw, &d); err != nil {
 		return d.header, nsx.LBServiceRecord{}, fmt.Errorf("decoding a load-balancer service: %w: %w", nsx.ErrUnavailable, err)
 	}
-	return d.header, nsx.LBServiceRecord{ID: d.ID, Ours: b.ours(d.header), VirtualServers: d.VirtualServerIDs, Edit: d.edit(), Doc: raw}, nil
+	return d.header, nsx.LBServiceRecord{ID: d.ID, Ours: b.ours(d.header), VirtualServers: d.VirtualServerIDs, Edit: b.edit(d.header), Doc: raw}, nil
 }
 
 // string is a field's text; empty when it is absent or no text.

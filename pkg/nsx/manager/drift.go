@@ -37,10 +37,10 @@ func (b *Backend) SharedDrift(ctx context.Context) []nsx.Finding {
 	}
 	set, _ := b.shared.group()
 	if text := listChanges(set.strings("ip_addresses"), groupAddresses(nodes)); set != nil && text != "" && len(groupAddresses(nodes)) > 0 {
-		out = append(out, nsx.Finding{Kind: nsx.KindNodeGroup, ID: set.string("id"), What: "addresses " + text, Edit: editOf(set)})
+		out = append(out, nsx.Finding{Kind: nsx.KindNodeGroup, ID: set.string("id"), What: "addresses " + text, Edit: b.editOf(set)})
 	}
 	if group := b.shared.groupDocument(); set != nil && group != nil && setOf(group) != set.string("id") {
-		out = append(out, nsx.Finding{Kind: nsx.KindNodeGroup, ID: group.string("id"), What: "does not hold the nodes", Edit: editOf(group)})
+		out = append(out, nsx.Finding{Kind: nsx.KindNodeGroup, ID: group.string("id"), What: "does not hold the nodes", Edit: b.editOf(group)})
 	}
 	return out
 }
@@ -83,11 +83,11 @@ func listChanges(have, want []string) string {
 	return strings.Join(out, " ")
 }
 
-// editOf is the last write of an object.
-func editOf(d document) nsx.Edit {
+// editOf is edit of a document.
+func (b *Backend) editOf(d document) nsx.Edit {
 	h := header{ModifiedUser: d.string("_last_modified_user")}
 	_ = json.Unmarshal(d["_last_modified_time"], &h.ModifiedTime) // absent: the zero time
-	return h.edit()
+	return b.edit(h)
 }
 
 // setOf is the IP set that a group consists of; empty when it consists of something else.

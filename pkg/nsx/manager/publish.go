@@ -66,11 +66,11 @@ func (b *Backend) publishAddress(ctx context.Context, p nsx.Publish, group []nsx
 	// What carries traffic, or was asked for, has this address or none.
 	fixed := slices.Contains(p.Asked, addr) || b.attachedAt(o, addr)
 	// What is allocated may be its own, and then this is the record of it.
-	switch anyOnly := !claimed && b.anyAddressOnly(pool) && !b.inv.Allocated(pool, addr) && b.lostRelease(addr) == nil; {
-	case anyOnly && slices.Contains(p.Asked, addr):
+	switch anyOnly := !claimed && b.inv.NoChoice(pool) && !b.inv.Allocated(pool, addr) && b.lostRelease(addr) == nil; {
+	case anyOnly && fixed:
 		return nil, fmt.Errorf("address %s, and no other, for %s: this NSX gives no address of one's choice: %w", addr, o, nsx.ErrExhausted)
-	case anyOnly && !fixed && !b.left(p, pool, addr):
-		// This manager refuses chosen addresses: ALLOCATE first, then the record.
+	case anyOnly && !b.left(p, pool, addr):
+		// This manager gives no chosen addresses: ALLOCATE first, then the record.
 		var err error
 		if addr, err = b.allocateAny(ctx, o, pool); err != nil {
 			return nil, err

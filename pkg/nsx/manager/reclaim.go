@@ -23,6 +23,7 @@ func (b *Backend) Reclaim(ctx context.Context, pool string, addr netip.Addr) err
 	}
 	b.mu.Lock()
 	b.spare[p.ID] = slices.DeleteFunc(b.spare[p.ID], func(s spareAddress) bool { return s.addr == addr })
+	delete(b.unwanted, addr)
 	b.mu.Unlock()
 	if allocated, _ := b.inv.Allocation(p.ID, addr); !allocated || len(b.inv.Carriers(addr)) > 0 {
 		return nil

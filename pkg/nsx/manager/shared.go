@@ -122,7 +122,7 @@ func (s *shared) merge(b *Backend, generation uint64, persistence, ipSets, group
 			return fmt.Errorf("decoding a persistence profile: %w: %w", nsx.ErrUnavailable, err)
 		}
 		if b.ours(d.header) && strings.HasPrefix(d.tag(nsx.TagShared), sharedPersistence) {
-			profiles[d.ID], edits[d.ID] = time.Duration(d.Timeout)*time.Second, d.edit()
+			profiles[d.ID], edits[d.ID] = time.Duration(d.Timeout)*time.Second, b.edit(d.header)
 		}
 	}
 	nodeGroups, err := b.findShared(groups, sharedNodeGroup)
@@ -490,6 +490,9 @@ func (b *Backend) writeGroup(ctx context.Context, nodes []nsx.Node) error {
 func (b *Backend) Tidy(ctx context.Context) error {
 	if !b.inv.Loaded() {
 		return errNotLoaded
+	}
+	if err := b.releaseUnwanted(ctx); err != nil {
+		return err
 	}
 	if !b.anyUnused() {
 		return nil

@@ -188,7 +188,7 @@ func (b *Backend) sourceSetRecord(raw []byte) (r nsx.SourceSetRecord, ok bool, e
 	if !ok || !b.ours(d.header) {
 		return r, false, nil
 	}
-	r = nsx.SourceSetRecord{ID: d.ID, Key: key, Edit: d.edit(), Doc: raw, Sources: nsx.Sources{Restricted: true}}
+	r = nsx.SourceSetRecord{ID: d.ID, Key: key, Edit: b.edit(d.header), Doc: raw, Sources: nsx.Sources{Restricted: true}}
 	ranges := make([]netipx.IPRange, len(d.IPAddresses))
 	for i, text := range d.IPAddresses {
 		if ranges[i], err = parseAddresses(text); err != nil {
@@ -229,7 +229,7 @@ func (b *Backend) sourceGroupRecord(raw []byte) (r nsx.SourceGroupRecord, ok boo
 	if err != nil {
 		return r, false, err
 	}
-	return nsx.SourceGroupRecord{ID: h.ID, Key: key, SetID: setOf(d), Edit: h.edit(), Doc: raw}, true, nil
+	return nsx.SourceGroupRecord{ID: h.ID, Key: key, SetID: setOf(d), Edit: b.edit(h), Doc: raw}, true, nil
 }
 
 // setAccessList lets in the clients of a group alone, or everybody if there is none. An access list of a group that is not

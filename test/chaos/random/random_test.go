@@ -22,11 +22,10 @@ var (
 	oneSeed  = flag.Int("seed", -1, "play this seed alone, and tell what happens")
 	justOnly = flag.String("only", "", `play these steps of -seed alone, such as "3,9-12"`)
 	length   = flag.Int("steps", 100, "how many steps of each seed")
+	first    = flag.Uint64("first", 0, "the first seed")
+	seeds    = flag.Uint64("seeds", 100, "how many seeds there are")
 	bound    = flag.Duration("shrink", time.Minute, "how long to look for the steps that a failure takes")
 )
-
-// seeds is how many there are.
-const seeds = 100
 
 // TestMain lets the heap grow further than usual: a play is over before most of its garbage is worth collecting.
 func TestMain(m *testing.M) {
@@ -42,7 +41,7 @@ func TestRandom(t *testing.T) {
 	}
 	var g errgroup.Group
 	g.SetLimit(runtime.GOMAXPROCS(0))
-	for seed := uint64(0); seed < seeds; seed += uint64(*every) {
+	for seed := *first; seed < *first+*seeds; seed += uint64(*every) {
 		g.Go(func() error {
 			t.Run(fmt.Sprintf("seed-%d", seed), func(t *testing.T) {
 				if f := find(t, seed, steps(seed, *length), *bound); f != nil {

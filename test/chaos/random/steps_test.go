@@ -375,8 +375,8 @@ func byHand(d *dice, cluster string) step {
 	case 9:
 		return on(cluster, fmt.Sprintf("by hand, address %d: released", which), func(p *player, c *world.Cluster) {
 			list := slices.DeleteFunc(p.objects(c, vs), func(o nsxsim.Object) bool { return !shown(c, o) })
-			if !p.o.Exclusive || p.o.ChosenAddress != nsxsim.ChosenAddressHonoured || len(list) == 0 {
-				return // somebody else may have it at once, or nobody can have it again
+			if !p.o.Exclusive || len(list) == 0 {
+				return // somebody else may have it at once
 			}
 			addr := list[which%len(list)].String("ip_address")
 			_ = p.ReleaseByHand(map[bool]string{true: world.PoolFloating, false: world.PoolSpare}[strings.HasPrefix(addr, "10.0.0.")], addr)

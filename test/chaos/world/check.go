@@ -189,6 +189,9 @@ func (n *inspection) served(svc *corev1.Service) {
 	for _, p := range svc.Spec.Ports {
 		want[fmt.Sprintf("%s %d->%d", p.Protocol, p.Port, p.NodePort)] = true
 	}
+	if n.w.watch.isLost(ip) && n.c.process.framework.failures()[svc.Name] != nil {
+		maps.DeleteFunc(want, func(port string, _ bool) bool { return !have[port] }) // no virtual server can be added there
+	}
 	if !maps.Equal(want, have) {
 		n.violate("Service %s has the ports %v, want %v", svc.Name, slices.Sorted(maps.Keys(have)), slices.Sorted(maps.Keys(want)))
 	}
@@ -415,8 +418,13 @@ func (w *World) checkAllocations(used map[string]string) {
 		pool := w.pools[name]
 		allocated := w.Sim.Allocations(pool)
 		for key, who := range used {
-			if addr, ok := strings.CutPrefix(key, pool+" "); ok && !slices.Contains(allocated, addr) {
+			addr, ok := strings.CutPrefix(key, pool+" ")
+			switch {
+			case !ok || slices.Contains(allocated, addr):
+			case !w.watch.isLost(addr):
 				w.Violate("at rest: %s, which %s uses, is not allocated in IP pool %s", addr, who, name)
+			case !w.told(strings.Split(who, "/")[0], addr, lb.ReasonLostAddress):
+				w.Violate("at rest: %s, which %s uses, was released by hand, and no event says so", addr, who)
 			}
 		}
 		for _, a := range allocated {
@@ -445,8 +453,12 @@ func (w *World) unproven(addr string) bool {
 
 // reported tells whether an event of a cluster's controller says that an address is allocated and perhaps nobody's.
 func (w *World) reported(cluster, addr string) bool {
+	return w.told(cluster, addr, lb.ReasonDoubtfulAddress, lb.ReasonNoAddress, lb.ReasonUnrecordedAddress)
+}
+
+// told tells whether an event of a cluster's controller that has one of these reasons names an address.
+func (w *World) told(cluster, addr string, about ...string) bool {
 	mentioned := regexp.MustCompile(`(^|[^0-9.])` + regexp.QuoteMeta(addr) + `($|[^0-9.])`)
-	about := []string{lb.ReasonDoubtfulAddress, lb.ReasonNoAddress, lb.ReasonUnrecordedAddress}
 	return slices.ContainsFunc(w.Cluster(cluster).Events(), func(e lb.Event) bool {
 		return slices.Contains(about, e.Reason) && mentioned.MatchString(e.Message)
 	})

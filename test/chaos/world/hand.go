@@ -21,7 +21,8 @@ func (w *World) ByHand(what string, act func(nsxsim.Editor) error) error {
 	return err
 }
 
-// ReleaseByHand gives back an address that a cluster uses. Only in exclusive IP pools does a cluster surely get it again.
+// ReleaseByHand gives back an address that a cluster uses. Only in exclusive IP pools does a cluster surely get it again, and
+// only from an NSX that gives addresses of one's choice: from another one, it goes on to use it as long as it has traffic there.
 func (w *World) ReleaseByHand(pool, addr string) error {
 	return w.ByHand("release "+addr, func(as nsxsim.Editor) error {
 		if err := as.Release(w.pools[pool], addr); err != nil {
@@ -29,6 +30,7 @@ func (w *World) ReleaseByHand(pool, addr string) error {
 		}
 		w.watch.foreignLets(w.pools[pool], addr)
 		w.watch.forget(w.pools[pool], addr)
+		w.watch.loses(addr)
 		return nil
 	})
 }
@@ -69,12 +71,47 @@ func (t *watch) byHand(lost func(cluster, addr string) bool) {
 			}
 		}
 	}
+	t.mayLoseLost(v)
 	t.excusing = true
 	for _, c := range t.w.clusters {
 		t.members(c, v)
 	}
 	t.traffic(v)
 	t.excusing = false
+}
+
+// loses: nobody can have a released address again where NSX gives none of one's choice.
+func (t *watch) loses(addr string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.w.o.ChosenAddress != nsxsim.ChosenAddressHonoured {
+		t.lost[addr] = true
+	}
+}
+
+// isLost tells whether an address was released by hand and is not allocated since.
+func (t *watch) isLost(addr string) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.lost[addr]
+}
+
+// mayLoseLost: a Service may get another address when it has no traffic on the lost one either.
+func (t *watch) mayLoseLost(v view) {
+	in := v.attached()
+	live := map[string]bool{}
+	for _, vs := range v[nsxsim.KindVirtualServer] {
+		if in[vs.ID()] != "" {
+			live[vs.String("ip_address")] = true
+		}
+	}
+	for addr := range t.lost {
+		for _, c := range t.w.clusters {
+			if !live[addr] {
+				c.kube.mayLose(addr)
+			}
+		}
+	}
 }
 
 // forget: what was allocated of an address says nothing any more.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/http"
+	"path"
 	"reflect"
 	"slices"
 	"strings"
@@ -42,6 +43,8 @@ type watch struct {
 	made map[string]objectKey
 	// had are the pools and node groups that had members, by id.
 	had map[string]bool
+	// lost are the addresses that were released by hand and that nobody can have again.
+	lost map[string]bool
 	// excused is what is wrong by somebody's doing, by the check that finds it; excusing: what is found is.
 	excused  map[string]map[string]bool
 	excusing bool
@@ -74,7 +77,7 @@ var kinds = []nsxsim.Kind{
 }
 
 func newWatch(w *World) *watch {
-	t := &watch{w: w, held: map[string]holding{}, succeeded: map[string]string{}, made: map[string]objectKey{}, had: map[string]bool{}, ownerOf: map[string]string{}, excused: map[string]map[string]bool{}}
+	t := &watch{w: w, held: map[string]holding{}, succeeded: map[string]string{}, made: map[string]objectKey{}, had: map[string]bool{}, ownerOf: map[string]string{}, lost: map[string]bool{}, excused: map[string]map[string]bool{}}
 	for _, pool := range w.pools {
 		for _, a := range w.Sim.Allocations(pool) {
 			t.held[pool+" "+a] = holding{by: foreignUser}
@@ -246,6 +249,9 @@ func (t *watch) after(p *process, r *http.Request, body []byte, outcome int, hid
 	before, now := t.seen[kind], t.take(v, kind)
 	t.seen[kind] = now
 	t.others(c, before, now)
+	maps.DeleteFunc(t.made, func(_ string, key objectKey) bool { // it is not what was made any more
+		return r.Method == http.MethodPut && key == objectKey{kind, path.Base(r.URL.Path)}
+	})
 	if r.Method == http.MethodPost {
 		for key := range now[c.UID] {
 			if _, was := before[c.UID][key]; !was {
@@ -315,6 +321,7 @@ func (t *watch) address(p *process, v view, op, pool, addr string, hidden bool) 
 		if !chosen {
 			addr = t.fresh(pool)
 		}
+		delete(t.lost, addr)
 		t.held[pool+" "+addr] = holding{by: c.Name, process: p, hidden: hidden}
 	} else {
 		if by := t.held[pool+" "+addr].by; by == foreignUser {
@@ -337,7 +344,7 @@ func (t *watch) address(p *process, v view, op, pool, addr string, hidden bool) 
 func (t *watch) fresh(pool string) string {
 	for _, a := range t.w.Sim.Allocations(pool) {
 		released := slices.ContainsFunc(t.w.clusters, func(c *Cluster) bool { return t.succeeded[c.Name+" "+pool+" "+a] == "RELEASE" })
-		if _, held := t.held[pool+" "+a]; !held && !released {
+		if _, held := t.held[pool+" "+a]; !held && !released && !t.lost[a] {
 			return a
 		}
 	}
