@@ -18,8 +18,8 @@ import (
 )
 
 // flipWithin is how long requests may fail after a change of policy: until kube-proxy has followed, with its second, and then NSX,
-// with two checks a second apart; and as long again on a busy machine.
-const flipWithin = 8 * time.Second
+// with two checks a second apart; and two seconds more on a busy machine.
+const flipWithin = 6 * time.Second
 
 // TestPolicyFlips changes a Service's policy to and fro under traffic.
 func TestPolicyFlips(t *testing.T) {
