@@ -38,6 +38,9 @@ func (l link) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := r.Context().Err(); err != nil {
 		return nil, err // it is not sent, nor counted
 	}
+	if l.p.dead() {
+		return nil, errDead // the same
+	}
 	trace := httptrace.ContextClientTrace(r.Context())
 	if trace != nil && trace.GetConn != nil {
 		trace.GetConn("nsx")
