@@ -31,7 +31,7 @@ objects:
 EOF
 bin/nsxsim --inventory "$work/inventory.yaml" >"$work/ready" &
 sim=$!
-until grep -q ready "$work/ready"; do
+until grep -qs ready "$work/ready"; do
 	kill -0 "$sim" || exit 1
 	sleep 0.1
 done
