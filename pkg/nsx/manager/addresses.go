@@ -31,7 +31,13 @@ type spareAddress struct {
 	addr netip.Addr
 	// owner is the Service that a virtual server with this address may have been made for; empty when there is surely none.
 	owner string
+	// since is when it became spare.
+	since time.Time
 }
+
+// spareTime is how long a spare address waits for somebody to take it. In a full IP pool nobody does: a plan that finds no
+// free address does not get as far as ALLOCATE.
+const spareTime = 5 * time.Minute
 
 // claimed tells whether the address of a Service is allocated and known to be its own.
 func (b *Backend) claimed(o nsx.Owner, addr netip.Addr) bool {
@@ -199,7 +205,36 @@ func (b *Backend) giveBack(ctx context.Context, pool string, addr netip.Addr) {
 	}
 }
 
-// releaseUnwanted gives back the addresses that giveBack could not. They are on no virtual server.
+// giveUpSpares makes spare addresses unwanted that nobody has taken for long, and no virtual server records by now.
+func (b *Backend) giveUpSpares(ctx context.Context) error {
+	last := b.opts.Clock.Now().Add(-spareTime)
+	old := func(s spareAddress) bool { return !s.since.After(last) }
+	b.mu.Lock()
+	due := false
+	for _, spares := range b.spare {
+		due = due || slices.ContainsFunc(spares, old)
+	}
+	b.mu.Unlock()
+	if !due {
+		return nil
+	}
+	if err := b.refreshVirtualServers(ctx); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for pool, spares := range b.spare {
+		for _, s := range spares {
+			if old(s) {
+				b.unwanted[s.addr] = pool // on a virtual server after all, it is not released
+			}
+		}
+		b.spare[pool] = slices.DeleteFunc(spares, old)
+	}
+	return nil
+}
+
+// releaseUnwanted gives back the addresses that giveBack could not, and those that giveUpSpares gave up.
 func (b *Backend) releaseUnwanted(ctx context.Context) error {
 	nobody := nsx.Owner{Name: "nobody"}
 	for {
@@ -272,7 +307,7 @@ func (b *Backend) allocateAny(ctx context.Context, o nsx.Owner, pool string) (ne
 // keepSpare keeps an allocated address whose virtual server could not be written, for the next that needs one. If nobody
 // knows whether it was written, only the same Service may take it, which looks first.
 func (b *Backend) keepSpare(o nsx.Owner, pool string, addr netip.Addr, failure error) {
-	s := spareAddress{addr: addr}
+	s := spareAddress{addr: addr, since: b.opts.Clock.Now()}
 	if errors.Is(failure, nsx.ErrAmbiguous) {
 		s.owner = o.UID
 	}

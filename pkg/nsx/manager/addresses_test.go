@@ -227,6 +227,38 @@ func TestManagerThatRefusesChosenAddresses(t *testing.T) {
 	}
 }
 
+// TestSpareAddressIsGivenBack: what was allocated and could not be recorded waits for the next try, but not for ever: in a full IP pool
+// there is none.
+func TestSpareAddressIsGivenBack(t *testing.T) {
+	w := newWorld(t, nsxsim.Options{Quirks: nsxsim.Quirks{ChosenAddress: nsxsim.ChosenAddressRefused}})
+	o := owner("web")
+	w.wantErr(w.publish(o, w.tcp(3)), nsx.ErrAlreadyAllocated)
+	w.wantErr(w.publish(o, w.again(o, 4)), nsx.ErrAlreadyAllocated) // from here on it is asked for any address
+	for _, tc := range []struct {
+		name string
+		rule nsxsim.Rule
+		err  error
+		left int
+	}{
+		{"nothing was made", nsxsim.Rule{Method: "POST", Path: "/loadbalancer/virtual-servers", Status: http.StatusBadRequest}, nsx.ErrInvalid, 0},
+		{"it was made, without an answer", nsxsim.Rule{Method: "POST", Path: "/loadbalancer/virtual-servers", When: nsxsim.AfterCommit, Drop: true}, nsx.ErrAmbiguous, 1},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			w.fault(tc.rule)
+			w.wantErr(w.publish(owner("next"), w.tcp(5)), tc.err)
+			w.must(w.Tidy(t.Context()))
+			if got := w.sim.Allocations(w.pool); len(got) != 1 {
+				t.Fatalf("allocated at once: %v, want the spare address", got)
+			}
+			w.clock.Step(5 * time.Minute)
+			w.must(w.Tidy(t.Context()))
+			if got := w.sim.Allocations(w.pool); len(got) != tc.left {
+				t.Errorf("allocated later: %v, want %d", got, tc.left)
+			}
+		})
+	}
+}
+
 // TestAskedForAddressThatCannotBeHad: once it is known that a manager refuses chosen addresses, asking it for one again and
 // again would make and delete a virtual server each time.
 func TestAskedForAddressThatCannotBeHad(t *testing.T) {

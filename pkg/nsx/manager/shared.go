@@ -491,6 +491,9 @@ func (b *Backend) Tidy(ctx context.Context) error {
 	if !b.inv.Loaded() {
 		return errNotLoaded
 	}
+	if err := b.giveUpSpares(ctx); err != nil {
+		return err
+	}
 	if err := b.releaseUnwanted(ctx); err != nil {
 		return err
 	}
